@@ -1,0 +1,50 @@
+"""Describes the compiled module to cffi: the marked region of pynetns.h, verbatim, over the C units."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from cffi import FFI
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+UNITS = (
+    "error cleanup namespace netlink link mount bpf plan spawn child child_mount child_cred frame"
+).split()
+SHIM_UNITS = (
+    "shim shim_task shim_stream shim_log frame spawn plan child child_mount child_cred error cleanup"
+).split()
+CFLAGS = [
+    "-std=gnu11",
+    "-D_GNU_SOURCE",
+    "-O2",
+    "-fvisibility=hidden",
+    "-Wall",
+    "-Wextra",
+    "-Wshadow",
+    "-Wmissing-prototypes",
+    "-Wincompatible-pointer-types",
+]
+# PYNETNS_SANITIZE=1 builds both programs with the address and undefined-behaviour sanitizers.
+SANITIZE = ["-fsanitize=address,undefined", "-g"] if os.environ.get("PYNETNS_SANITIZE") else []
+
+
+def cdef() -> str:
+    """The declarations between the markers, without comments (cffi takes them, but not all)."""
+    with open(os.path.join(HERE, "pynetns.h"), encoding="utf-8") as header:
+        text = header.read()
+    region = text.split("/* CDEF BEGIN */")[1].split("/* CDEF END */")[0]
+    return re.sub(r"/\*.*?\*/", "", region, flags=re.DOTALL)
+
+
+ffi = FFI()
+ffi.cdef(cdef())
+ffi.set_source(
+    "pynetns._core",
+    '#include "pynetns.h"',
+    sources=[f"csrc/{unit}.c" for unit in UNITS],
+    include_dirs=["csrc"],
+    extra_compile_args=[*CFLAGS, *SANITIZE],
+    extra_link_args=SANITIZE,
+    py_limited_api=True,
+)

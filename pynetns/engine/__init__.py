@@ -1,0 +1,1 @@
+"""The engine: Docker's flow, joined from network, storage, runtime and streams."""

@@ -1,0 +1,230 @@
+"""The engine: where state lives, the services of each layer, nothing else.
+
+Owns: root and exec root, their layout and set-up, and the wiring of store, network, storage and
+runtime, which never meet elsewhere. Opening an engine starts no thread, no process and no daemon; any
+number of processes may open the same root at once. What it does with containers is in the modules
+beside this one (start.py first).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Sequence
+from typing import Any
+
+from ..errors import StateDamaged, System, Unavailable
+from ..kernel import Kernel
+from ..kernel.mount import MS_PRIVATE
+from ..network.controller import NetworkController
+from ..runtime.cgroups import CgroupManager
+from ..runtime.shim import ShimClient
+from ..storage.images import ImageStore
+from ..storage.rootfs import RootfsStore
+from ..store import Store
+from .container import ContainerCollection
+from .images import ImageCollection
+from .record import ContainerRecord, container_directory, read_record
+
+DEFAULT_ROOT = "/var/lib/pynetns"
+DEFAULT_EXEC_ROOT = "/run/pynetns"
+_ROOT_DIRS = ("containers", "overlay2", "image/overlay2", "network/files", "tmp", "seccomp")
+_EXEC_DIRS = ("netns", "tasks", "locks", "image")
+
+
+class Engine:
+    """Starts and manages containers below one root.
+
+    root: durable state (default /var/lib/pynetns, or PYNETNS_ROOT). exec_root: what a reboot voids
+    (default /run/pynetns, or PYNETNS_EXEC_ROOT); a private tmpfs is mounted there. bridge: name of
+    the bridge device; bip: its address as CIDR, e.g. "172.30.0.1/16" (both chosen when absent).
+    mtu in bytes; dns, dns_search, dns_options: defaults for containers that name none.
+
+    Raises Unavailable (not root, read-only or full disk) and StateDamaged. A context manager;
+    `close` releases descriptors, containers go on.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        exec_root: str | None = None,
+        *,
+        bridge: str | None = None,
+        bip: str | None = None,
+        mtu: int = 1500,
+        dns: Sequence[str] = (),
+        dns_search: Sequence[str] = (),
+        dns_options: Sequence[str] = (),
+        kernel: Kernel | None = None,
+    ) -> None:
+        self.root = os.path.realpath(root or os.environ.get("PYNETNS_ROOT") or DEFAULT_ROOT)
+        self.exec_root = os.path.realpath(
+            exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
+        )
+        self.kernel = kernel or Kernel()
+        self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
+        self._set_up_directories()
+        self.store = Store(f"{self.root}/pynetns.db")
+        self.shim = ShimClient(self.exec_root)
+        self.cgroups = CgroupManager(self.kernel)
+        self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
+        self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
+        self.network = NetworkController(
+            self.store,
+            self.kernel,
+            self.exec_root,
+            bridge_name=bridge or default_bridge(self.root),
+            bip=bip,
+            mtu=mtu,
+            dns=tuple(dns),
+            dns_search=tuple(dns_search),
+            dns_options=tuple(dns_options),
+        )
+        self.containers = ContainerCollection(self)
+        self.images = ImageCollection(self)
+        from .restore import restore
+
+        restore(self)
+
+    # ---- set-up ----
+
+    def _set_up_directories(self) -> None:
+        if os.geteuid() != 0:
+            raise Unavailable("engine : must run as root (try sudo)")
+        if len(self.exec_root) > 3000 or self.exec_root == self.root:
+            raise Unavailable("--exec-root : must be a directory of its own")
+        try:
+            for name in _ROOT_DIRS:
+                os.makedirs(f"{self.root}/{name}", mode=0o711, exist_ok=True)
+            self._mount_exec_root()
+            for name in _EXEC_DIRS:
+                os.makedirs(f"{self.exec_root}/{name}", mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise Unavailable(f"{error.filename} : {error.strerror}") from error
+
+    def _mount_exec_root(self) -> None:
+        """A private tmpfs: fast, voided by a reboot, and its mounts propagate nowhere."""
+        os.makedirs(self.exec_root, mode=0o700, exist_ok=True)
+        if os.path.ismount(self.exec_root):
+            return
+        lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not os.path.ismount(self.exec_root):
+                self.kernel.tmpfs_mount(self.exec_root, "mode=700")
+        finally:
+            os.close(lock)
+
+    # ---- records ----
+
+    def record(self, container_id: str) -> ContainerRecord:
+        """What container `container_id` is configured to be; read again only when changed."""
+        directory = container_directory(self.root, container_id)
+        try:
+            stamp = (
+                os.stat(f"{directory}/config.v2.json").st_mtime_ns,
+                os.stat(f"{directory}/hostconfig.json").st_mtime_ns,
+            )
+        except FileNotFoundError as error:
+            raise StateDamaged(f"{error.filename}: missing") from error
+        known = self._records.get(container_id)
+        if known and known[0] == stamp:
+            return known[1]
+        record = read_record(self.root, container_id)
+        self._records[container_id] = (stamp, record)
+        return record
+
+    def forget_record(self, container_id: str) -> None:
+        """Drop a removed container from the cache."""
+        self._records.pop(container_id, None)
+
+    # ---- about the engine ----
+
+    def ping(self) -> bool:
+        """Whether state can be read. True, or an exception that says why not."""
+        self.store.containers()
+        return True
+
+    def version(self) -> dict[str, Any]:
+        """Versions of the package, the kernel and the interpreter."""
+        from .. import __version__
+
+        return {
+            "Version": __version__,
+            "KernelVersion": platform.release(),
+            "Os": "linux",
+            "Arch": platform.machine(),
+            "PythonVersion": platform.python_version(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Counts, places and the machine, with Docker's keys where it has them."""
+        rows = self.store.containers()
+        status = [row.state.status for row in rows]
+        return {
+            "ID": self.store.engine_id,
+            "Containers": len(rows),
+            "ContainersRunning": status.count("running"),
+            "ContainersPaused": status.count("paused"),
+            "ContainersStopped": len(rows) - status.count("running") - status.count("paused"),
+            "Images": len(self.image_store.list()),
+            "Driver": "overlay2",
+            "DockerRootDir": self.root,
+            "ExecRoot": self.exec_root,
+            "Bridge": self.network.bridge_name,
+            "CgroupLayout": self.cgroups.layout,
+            "KernelVersion": platform.release(),
+            "NCPU": os.cpu_count(),
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        }
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Count and seconds of every step this process has taken."""
+        from ..trace import metrics
+
+        return metrics.snapshot()
+
+    def events(self, since: int = 0) -> list[Any]:
+        """Recorded events with an id above `since`, oldest first."""
+        return self.store.events(since)
+
+    def gc(self, *, all: bool = False) -> list[str]:
+        """Remove what nobody owns; says what, one line each. With `all` also the engine's own
+        bridge, rules and mounts, if no container is left."""
+        from .restore import collect_garbage
+
+        return collect_garbage(self, everything=all)
+
+    def close(self) -> None:
+        """Release descriptors. The engine cannot be used afterwards; containers go on."""
+        self.shim.close()
+        self.store.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def default_bridge(root: str) -> str:
+    """The bridge device of a root: one name for the default root, another for every other."""
+    if root == DEFAULT_ROOT:
+        return "pynetns0"
+    return f"pn-{hashlib.sha256(root.encode()).hexdigest()[:8]}"
+
+
+def boot_id() -> str:
+    """The running kernel's boot id."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise System(f"boot id : {error.strerror}") from error
+
+
+BOOT_ID = boot_id()
+__all__ = ["BOOT_ID", "MS_PRIVATE", "Engine", "default_bridge"]

@@ -1,0 +1,152 @@
+"""Creating a container: everything is checked, then everything that a start need not do is done.
+
+Owns: the order of a create and its undo. The name is taken first (one row in the store), so that a
+crash leaves either a whole container or a row that gc removes. moby daemon/create.go.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import Conflict, InvalidParameter
+from ..model.config import Config, HostConfig
+from ..model.network import NetworkSettings
+from ..model.parse import validate_name
+from ..model.state import State, rfc3339
+from ..network.host_files import create_files
+from ..runtime.spec import validate_host_config
+from ..trace import step
+from ..undo import Undo
+from .lock import container_lock, remove_lock
+from .names import numbered_name, random_name
+from .record import ContainerRecord, container_directory, log_path, write_record
+
+if TYPE_CHECKING:
+    from ..storage.images import Image
+    from .core import Engine
+
+_NAME_TRIES = 8
+
+
+def container_create(
+    engine: Engine, config: Config, host_config: HostConfig, name: str | None = None
+) -> str:
+    """Create a container; its id. Configuration is durable when this returns.
+
+    Raises NotFound (image), InvalidParameter (a value), Conflict (the name); nothing is left then.
+    """
+    with step("container_create"):
+        if name is not None:
+            name = validate_name(name.removeprefix("/"))
+        image = resolve_image(engine, config, host_config)
+        config = merge_image_config(config, image)
+        validate(engine, config, host_config)
+        record = make_record(config, host_config, image, engine)
+        with container_lock(engine.exec_root, record.id), Undo() as undo:
+            undo.push(remove_lock, engine.exec_root, record.id)
+            name = register_name(engine, record, name)
+            undo.push(engine.store.remove_container, record.id)
+            create_files_of(engine, record, name, undo)
+            engine.store.add_event(
+                "container", "create", record.id, {"name": name, "image": config.image}
+            )
+            undo.dismiss()
+        return record.id
+
+
+def resolve_image(engine: Engine, config: Config, host_config: HostConfig) -> Image | None:
+    """The image, None with --rootfs. Raises NotFound `No such image`."""
+    if host_config.rootfs:
+        engine.rootfs.check_directory(host_config.rootfs)
+        return None
+    if not config.image:
+        raise InvalidParameter("image : name one, e.g. host, or give --rootfs DIR")
+    return engine.image_store.resolve(config.image)
+
+
+def merge_image_config(config: Config, image: Image | None) -> Config:
+    """What the user left open is the image's. moby mergeAndVerifyConfig."""
+    base = image.config if image is not None else {}
+    entrypoint, cmd = config.entrypoint, config.cmd
+    if not entrypoint:
+        if not cmd:
+            cmd = tuple(base.get("Cmd") or ())
+        entrypoint = tuple(base.get("Entrypoint") or ())
+    elif entrypoint == ("",):  # --entrypoint "": none at all
+        entrypoint = ()
+    if not entrypoint and not cmd:
+        raise InvalidParameter("command : No command specified")
+    own = {entry.split("=", 1)[0] for entry in config.env}
+    inherited = tuple(e for e in base.get("Env") or () if e.split("=", 1)[0] not in own)
+    labels = dict(base.get("Labels") or {})
+    labels.update(config.labels)
+    ports = tuple(dict.fromkeys((*(base.get("ExposedPorts") or ()), *config.exposed_ports)))
+    return replace(
+        config,
+        entrypoint=entrypoint,
+        cmd=cmd,
+        env=(*inherited, *config.env),
+        working_dir=config.working_dir or base.get("WorkingDir") or "",
+        user=config.user or base.get("User") or "",
+        labels=tuple(labels.items()),
+        exposed_ports=ports,
+        stop_signal=config.stop_signal or base.get("StopSignal") or "",
+    )
+
+
+def validate(engine: Engine, config: Config, host_config: HostConfig) -> None:
+    """Everything that can be known to be wrong before anything is made."""
+    validate_host_config(config, host_config)
+    engine.network.validate(config, host_config)
+    engine.cgroups.validate(host_config)
+
+
+def make_record(
+    config: Config, host_config: HostConfig, image: Image | None, engine: Engine
+) -> ContainerRecord:
+    args = (*config.entrypoint, *config.cmd)
+    return ContainerRecord(
+        id=secrets.token_hex(32),
+        created=rfc3339(time.time_ns()),
+        path=args[0],
+        args=args[1:],
+        image_id=image.id if image is not None else "",
+        lowers=image.lowers if image is not None else (os.path.realpath(host_config.rootfs),),
+        config=config,
+        host_config=host_config,
+    )
+
+
+def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> str:
+    """Take the name, or find a free one."""
+    if name is not None:
+        engine.store.add_container(record.id, name, record.created, State())
+        return name
+    for attempt in range(_NAME_TRIES):
+        candidate = random_name() if attempt < _NAME_TRIES - 1 else numbered_name()
+        try:
+            engine.store.add_container(record.id, candidate, record.created, State())
+            return candidate
+        except Conflict:
+            continue
+    raise Conflict("name : no free one found, give --name")
+
+
+def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
+    """The container's directory and writable layer, as far as they can be made beforehand."""
+    directory = container_directory(engine.root, record.id)
+    os.mkdir(directory, 0o710)
+    undo.push(shutil.rmtree, directory, True)
+    for sub in ("checkpoints", "mounts"):
+        os.mkdir(f"{directory}/{sub}", 0o700)
+    create_files(directory, record.hostname)
+    os.close(os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+    engine.rootfs.create_layer(record.id)
+    undo.push(engine.rootfs.remove_layer, record.id)
+    write_record(engine.root, record, name)
+    engine.store.set_network(record.id, NetworkSettings())

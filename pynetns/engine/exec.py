@@ -1,0 +1,171 @@
+"""One more process in a running container. moby daemon/exec.go; Docker Engine API `Exec`.
+
+Owns: exec ids, the process block made from the container's own spec, and waiting for the end. An
+exec is a task of the shim like a container, its output goes straight to whoever asked for it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Conflict, NotFound
+from ..kernel import frame
+from ..runtime.capabilities import machine_capabilities
+from ..runtime.plan import Handles, render_exec_plan
+from ..runtime.seccomp import load_filter
+from ..runtime.task import Attach, Task, read_exit, task_directory
+from ..runtime.user import get_user
+from ..trace import step
+from .exit import refresh
+from .spec import environment_with, read_user_files
+
+if TYPE_CHECKING:
+    from .core import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class ExecConfig:
+    """What to run. `user` and `working_dir` "" are the container's own; `winsize` rows, columns."""
+
+    cmd: Sequence[str]
+    env: Sequence[str] = ()
+    user: str = ""
+    working_dir: str = ""
+    tty: bool = False
+    stdin: bool = False
+    privileged: bool = False
+    winsize: tuple[int, int] = (0, 0)
+
+
+class Exec:
+    """A running exec."""
+
+    def __init__(self, engine: Engine, container_id: str, exec_id: str, pid: int) -> None:
+        self._engine = engine
+        self._container_id = container_id
+        self.id = exec_id
+        self.pid = pid
+        self._directory = f"{task_directory(engine.exec_root, container_id)}/{exec_id}"
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Wait for its end; the exit code (137 when the container went down with it)."""
+        ended = self._engine.shim.wait(self.id, timeout) or read_exit(self._directory)
+        return ended.code if ended is not None else 137
+
+    def signal(self, signal: int) -> bool:
+        """Send it a signal; False when it has ended."""
+        return self._engine.shim.signal(self.id, signal)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the size of its terminal."""
+        self._engine.shim.resize(self.id, rows, columns)
+
+
+def container_exec(
+    engine: Engine, container_id: str, config: ExecConfig, attach: Attach
+) -> Exec:
+    """Start a process in the container; returns when it has been executed.
+
+    Raises Conflict (not running, paused), StartFailed with exit code 126 or 127.
+    """
+    with step("container_exec"), ExitStack() as scope:
+        row = engine.store.container(container_id)
+        if row is None:
+            raise NotFound(f"No such container: {container_id}")
+        row = refresh(engine, row)
+        if row.state.paused:
+            raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
+        if not row.state.running:
+            raise Conflict(f"Container {row.name} is not running")
+        spec = read_spec(engine, container_id)
+        process = exec_process(engine, spec, row.state.pid, config)
+        exec_id = secrets.token_hex(32)
+        task = exec_task(engine, container_id, exec_id, spec, process, row.state.pid, config, scope)
+        task.attach = attach
+        pid = task.start()
+        engine.store.add_event(
+            "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
+        )
+        return Exec(engine, container_id, exec_id, pid)
+
+
+def read_spec(engine: Engine, container_id: str) -> dict[str, Any]:
+    """The spec the container runs by: that of its bundle."""
+    path = f"{task_directory(engine.exec_root, container_id)}/config.json"
+    try:
+        with open(path, encoding="utf-8") as file:
+            spec: dict[str, Any] = json.load(file)
+    except FileNotFoundError as error:
+        raise Conflict(f"Container {container_id} is not running") from error
+    return spec
+
+
+def exec_process(
+    engine: Engine, spec: Mapping[str, Any], pid: int, config: ExecConfig
+) -> dict[str, Any]:
+    """The OCI process block: the container's, with what the exec changes."""
+    process = dict(spec["process"])
+    process["args"] = list(config.cmd)
+    process["terminal"] = config.tty
+    process["env"] = environment_with(process["env"], config.env, tty=config.tty)
+    if config.working_dir:
+        process["cwd"] = config.working_dir
+    if config.user:
+        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            user = get_user(*read_user_files(engine.kernel, root), config.user, ())
+        finally:
+            os.close(root)
+        process["user"] = {
+            "uid": user.uid,
+            "gid": user.gid,
+            "additionalGids": list(user.groups),
+        }
+    if config.privileged:
+        everything = list(machine_capabilities())
+        kinds = ("bounding", "effective", "permitted", "inheritable")
+        process["capabilities"] = {kind: everything for kind in kinds}
+    return process
+
+
+def exec_task(
+    engine: Engine,
+    container_id: str,
+    exec_id: str,
+    spec: dict[str, Any],
+    process: dict[str, Any],
+    pid: int,
+    config: ExecConfig,
+    scope: ExitStack,
+) -> Task:
+    """The task, its descriptors in `scope`."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError as error:
+        raise Conflict(f"Container {container_id} is not running") from error
+    scope.callback(os.close, pidfd)
+    cgroup = engine.cgroups.open(container_id)
+    scope.callback(cgroup.close)
+    directory = f"{task_directory(engine.exec_root, container_id)}/{exec_id}"
+    try:
+        os.mkdir(directory, 0o700)
+    except FileNotFoundError as error:
+        raise Conflict(f"Container {container_id} is not running") from error
+    seccomp = b""
+    if spec["linux"].get("seccomp") and not config.privileged:
+        seccomp = load_filter(spec["linux"]["seccomp"], f"{engine.root}/seccomp")
+    handles = Handles(rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds)
+    plan = render_exec_plan(spec, process, handles, pidfd, seccomp, config.winsize)
+    flags = frame.SPAWN_TTY if config.tty else frame.SPAWN_DIRECT
+    if config.stdin:
+        flags |= frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE
+    return Task(shim=engine.shim, key=exec_id, directory=directory, plan=plan, flags=flags)
+
+
+__all__ = ["Exec", "ExecConfig", "container_exec"]

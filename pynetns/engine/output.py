@@ -1,0 +1,122 @@
+"""Output of containers in this process: pipes to collect it, and the logs.
+
+Owns: the pipes made for an Attach and reading them to their end.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..runtime.task import Attach
+from .record import log_path
+
+if TYPE_CHECKING:
+    from .core import Engine
+
+
+class Output:
+    """Collected output. `attach` is what to hand over; `read_all` returns at the streams' end."""
+
+    def __init__(self, attach: Attach, readers: dict[int, str], merge: bool) -> None:
+        self.attach = attach
+        self._readers = readers
+        self._merge = merge
+        self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
+
+    def read_all(self) -> None:
+        """Read until the program and everything that shares its output has closed it."""
+        self.close_write_ends()
+        with selectors.DefaultSelector() as selector:
+            for fd, name in self._readers.items():
+                selector.register(fd, selectors.EVENT_READ, name)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    data = os.read(key.fd, 65536)
+                    if data:
+                        self._parts[key.data].append(data)
+                        self._parts["merged"].append(data)
+                    else:
+                        selector.unregister(key.fd)
+
+    def close_write_ends(self) -> None:
+        """Close our copies of what was handed over."""
+        for fd in {self.attach.stdout_fd, self.attach.stderr_fd}:
+            if fd >= 0:
+                os.close(fd)
+        self.attach = Attach()
+
+    @property
+    def stdout(self) -> bytes:
+        return b"".join(self._parts["stdout"])
+
+    @property
+    def stderr(self) -> bytes:
+        return b"".join(self._parts["stderr"])
+
+    @property
+    def merged(self) -> bytes:
+        """Both streams, in order of arrival."""
+        return b"".join(self._parts["merged"])
+
+
+@contextmanager
+def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Output]:
+    """Pipes for the wanted streams; with `merge` one pipe for both, so that their order is kept."""
+    readers: dict[int, str] = {}
+    out = err = -1
+    if stdout:
+        reader, out = os.pipe2(os.O_CLOEXEC)
+        readers[reader] = "stdout"
+    if stderr and merge and stdout:
+        err = os.dup(out)
+    elif stderr:
+        reader, err = os.pipe2(os.O_CLOEXEC)
+        readers[reader] = "stderr"
+    output = Output(Attach(stdout_fd=out, stderr_fd=err), readers, merge)
+    try:
+        yield output
+    finally:
+        output.close_write_ends()
+        for fd in readers:
+            os.close(fd)
+
+
+def copy_logs(
+    engine: Engine,
+    container_id: str,
+    *,
+    stdout: bool = True,
+    stderr: bool = True,
+    timestamps: bool = False,
+    tail: str | int = "all",
+    since: float | None = None,
+    until: float | None = None,
+    follow: bool = False,
+) -> Iterator[tuple[str, bytes]]:
+    """(stream, bytes) of a container's log. With `follow` until the container has ended."""
+    from ..streams.logs import read_logs
+
+    ended = engine.shim.waiter(container_id) if follow and _running(engine, container_id) else -1
+    try:
+        options: dict[str, Any] = {"since": since, "until": until, "tail": tail}
+        yield from read_logs(
+            log_path(engine.root, container_id),
+            stdout=stdout,
+            stderr=stderr,
+            timestamps=timestamps,
+            follow=ended >= 0,
+            ended_fd=ended,
+            **options,
+        )
+    finally:
+        if ended >= 0:
+            os.close(ended)
+
+
+def _running(engine: Engine, container_id: str) -> bool:
+    row = engine.store.container(container_id)
+    return row is not None and row.state.running

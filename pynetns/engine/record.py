@@ -1,0 +1,154 @@
+"""A container on disk: `config.v2.json` and `hostconfig.json`, as Docker lays them out.
+
+Owns: these two files and the frozen ContainerRecord made from them. They are durable before a create
+returns and are rewritten only by an explicit change. Running state is the store's, not here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import StateDamaged, System, Unavailable
+from ..model.config import Config, HostConfig, from_json, to_json
+
+_VERSION = 2  # of config.v2.json, as its name says
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerRecord:
+    """What a container is, fixed at create. `path` and `args` are entrypoint and command, joined."""
+
+    id: str
+    created: str
+    path: str
+    args: tuple[str, ...]
+    image_id: str
+    lowers: tuple[str, ...]
+    config: Config
+    host_config: HostConfig
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def hostname(self) -> str:
+        """The host name the container starts with: that of its configuration, else its short id."""
+        return self.config.hostname or self.id[:12]
+
+
+def container_directory(root: str, container_id: str) -> str:
+    """`<root>/containers/<id>`."""
+    return f"{root}/containers/{container_id}"
+
+
+def log_path(root: str, container_id: str) -> str:
+    """The container's json log."""
+    return f"{root}/containers/{container_id}/{container_id}-json.log"
+
+
+def write_record(root: str, record: ContainerRecord, name: str) -> None:
+    """Write both files durably (fsync of files and directory)."""
+    directory = container_directory(root, record.id)
+    document = {
+        "Version": _VERSION,
+        "ID": record.id,
+        "Name": f"/{name}",
+        "Created": record.created,
+        "Path": record.path,
+        "Args": list(record.args),
+        "Config": to_json(record.config),
+        "Image": record.image_id,
+        "Lowers": list(record.lowers),
+        "Driver": "overlay2",
+        "OS": "linux",
+    }
+    write_atomically(f"{directory}/config.v2.json", json.dumps(document))
+    write_host_config(root, record)
+    _sync(directory)
+
+
+def write_host_config(root: str, record: ContainerRecord) -> None:
+    """Write `hostconfig.json` atomically. moby Container.WriteHostConfig, seed 1.2.1.1.3."""
+    path = f"{container_directory(root, record.id)}/hostconfig.json"
+    write_atomically(path, json.dumps(to_json(record.host_config)))
+
+
+def read_record(root: str, container_id: str) -> ContainerRecord:
+    """Read both files. FileNotFoundError when the container has none; StateDamaged names a bad one."""
+    directory = container_directory(root, container_id)
+    document = _read(f"{directory}/config.v2.json")
+    host_config = _read(f"{directory}/hostconfig.json")
+    path = f"{directory}/config.v2.json"
+    try:
+        if document["Version"] != _VERSION:
+            raise StateDamaged(f"{path}: version {document['Version']} is not supported")
+        record = ContainerRecord(
+            id=document["ID"],
+            created=document["Created"],
+            path=document["Path"],
+            args=tuple(document["Args"]),
+            image_id=document["Image"],
+            lowers=tuple(document["Lowers"]),
+            config=from_json(Config, document["Config"]),
+            host_config=HostConfig(),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateDamaged(f"{path}: damaged ({error!r})") from error
+    try:
+        parsed: HostConfig = from_json(HostConfig, host_config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise StateDamaged(f"{directory}/hostconfig.json: damaged ({error!r})") from error
+    return _with_host_config(record, parsed)
+
+
+def _with_host_config(record: ContainerRecord, host_config: HostConfig) -> ContainerRecord:
+    from dataclasses import replace
+
+    return replace(record, host_config=host_config)
+
+
+def _read(path: str) -> dict[str, Any]:
+    with open(path, encoding="utf-8") as file:
+        try:
+            document = json.load(file)
+        except ValueError as error:
+            raise StateDamaged(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(document, dict):
+        raise StateDamaged(f"{path}: not an object")
+    return document
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Write beside, fsync, rename over. Unavailable when the disk is full."""
+    temporary = f"{path}.tmp"
+    try:
+        fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            data = text.encode()
+            while data:
+                data = data[os.write(fd, data) :]
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise _disk_error(path, error) from error
+
+
+def _disk_error(path: str, error: OSError) -> Exception:
+    import errno
+
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return Unavailable(f"{path}: {error.strerror}: free some space below the engine's root")
+    return System(f"{path}: {error.strerror}")
+
+
+def _sync(directory: str) -> None:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,133 @@
+"""Making state true again when an engine opens, and removing what nobody owns.
+
+Opening is cheap: it looks only at what the store says should be alive or should be gone. `gc` looks
+at the machine as well: namespaces, links, rules, cgroups, directories.
+Intent is always recorded before a kernel object is made, so the store knows of everything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from typing import TYPE_CHECKING
+
+from ..errors import Conflict
+from .exit import has_ended, release_resources, remove_if_wanted, settle_exit
+from .lock import try_container_lock
+from .record import container_directory
+from .remove import remove_everything
+
+if TYPE_CHECKING:
+    from ..store import ContainerRow
+    from .core import Engine
+
+
+def restore(engine: Engine) -> None:
+    """Settle every container whose end nobody has noticed, undo every start that died half way."""
+    leftovers = {row.container_id for row in engine.store.sandboxes()}
+    leftovers |= set(os.listdir(f"{engine.exec_root}/tasks"))
+    for row in engine.store.containers():
+        if row.state.running:
+            if has_ended(engine, row):
+                _restore_one(engine, row)
+            leftovers.discard(row.id)
+        elif row.state.status in ("removing",) or row.id in leftovers:
+            _restore_one(engine, row)
+            leftovers.discard(row.id)
+    for container_id in leftovers:  # of containers that are gone altogether
+        _release_unowned(engine, container_id)
+
+
+def _restore_one(engine: Engine, row: ContainerRow) -> None:
+    with try_container_lock(engine.exec_root, row.id) as held:
+        if not held:
+            return  # somebody is at work on it
+        current = engine.store.container(row.id)
+        if current is None:
+            return
+        if current.state.running:
+            current = settle_exit(engine, current)
+        elif current.state.status == "removing":
+            remove_everything(engine, current)
+            return
+        else:
+            release_resources(engine, current.id)
+    remove_if_wanted(engine, current)
+
+
+def _release_unowned(engine: Engine, container_id: str) -> bool:
+    with try_container_lock(engine.exec_root, container_id) as held:
+        if not held or engine.store.container(container_id) is not None:
+            return False
+        release_resources(engine, container_id)
+        from .lock import remove_lock
+
+        remove_lock(engine.exec_root, container_id)
+    return True
+
+
+def collect_garbage(engine: Engine, *, everything: bool = False) -> list[str]:
+    """Remove what no container owns; one line for each thing removed."""
+    restore(engine)
+    rows = {row.id: row for row in engine.store.containers()}
+    removed = _unowned_directories(engine, set(rows))
+    removed += _containers_without_files(engine, rows)
+    alive = {row.id for row in rows.values() if row.state.running}
+    removed += [f"network {what}" for what in engine.network.restore(alive)]
+    removed += [f"cgroup {path}" for path in engine.cgroups.collect(alive)]
+    removed += _stale_locks(engine, set(rows))
+    if everything:
+        removed += remove_engine(engine)
+    return removed
+
+
+def _unowned_directories(engine: Engine, ids: set[str]) -> list[str]:
+    removed = []
+    for where in ("containers", "overlay2"):
+        for name in os.listdir(f"{engine.root}/{where}"):
+            if name in ids or engine.image_store.owns_layer(name):
+                continue
+            with try_container_lock(engine.exec_root, name) as held:
+                if not held or engine.store.container(name) is not None:
+                    continue  # being created
+                shutil.rmtree(f"{engine.root}/{where}/{name}", ignore_errors=True)
+            removed.append(f"directory {engine.root}/{where}/{name}")
+    return removed
+
+
+def _containers_without_files(engine: Engine, rows: dict[str, ContainerRow]) -> list[str]:
+    removed = []
+    for row in rows.values():
+        if os.path.exists(container_directory(engine.root, row.id)):
+            continue
+        with try_container_lock(engine.exec_root, row.id) as held:
+            if held and not os.path.exists(container_directory(engine.root, row.id)):
+                engine.rootfs.remove_layer(row.id)
+                engine.store.remove_container(row.id)
+                removed.append(f"container {row.name}: it has no files")
+    return removed
+
+
+def _stale_locks(engine: Engine, ids: set[str]) -> list[str]:
+    from .lock import remove_lock
+
+    for name in os.listdir(f"{engine.exec_root}/locks"):
+        if name in ids:
+            continue
+        with try_container_lock(engine.exec_root, name) as held:
+            if held and engine.store.container(name) is None:
+                remove_lock(engine.exec_root, name)
+    return []
+
+
+def remove_engine(engine: Engine) -> list[str]:
+    """The engine's own kernel objects: rules, bridge, mounts. Refused while a container exists."""
+    rows = engine.store.containers()
+    if rows:
+        raise Conflict(f"gc --all : {len(rows)} container(s) left, remove them first")
+    removed = [f"network {what}" for what in engine.network.remove_all()]
+    removed += [f"cgroup {path}" for path in engine.cgroups.remove_parent()]
+    engine.image_store.umount_host()
+    engine.kernel.umount(engine.exec_root)
+    removed.append(f"mount {engine.exec_root}")
+    return removed

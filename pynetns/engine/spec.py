@@ -1,0 +1,173 @@
+"""Looking up what a spec depends on, then rendering it: the I/O around runtime/spec.py.
+
+Owns: the look-ups (user files in the root, devices, seccomp filter, joined containers). The spec
+itself is a pure function of what is found here. moby Daemon.createSpec, seed section 1.2.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Conflict, InvalidParameter, KernelError
+from ..kernel import Kernel
+from ..runtime import spec as oci_spec
+from ..runtime.capabilities import tweak_capabilities
+from ..runtime.devices import resolve_devices
+from ..runtime.seccomp import container_seccomp, load_filter
+from ..runtime.user import User, get_user
+from ..trace import step
+from .lookup import get_container_id
+
+if TYPE_CHECKING:
+    from ..model.config import HostConfig
+    from ..network.sandbox import Sandbox
+    from .core import Engine
+    from .start import Starting
+
+CGROUP_PARENT = "/pynetns"
+_MAX_USER_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """The OCI spec, its text for the bundle, the compiled filter (b"" for none)."""
+
+    oci: dict[str, Any]
+    json: str
+    seccomp: bytes
+    cgroup_parent: str
+
+
+def create_spec(
+    engine: Engine, container: Starting, rootfs: int, sandbox: Sandbox
+) -> ContainerSpec:
+    """The spec of a container that is about to start.
+
+    Raises StartFailed (unknown user: 126), InvalidParameter, Conflict (a joined container is down).
+    """
+    with step("create_spec"):
+        record = container.record
+        config, host_config = record.config, record.host_config
+        parent = host_config.cgroup_parent or CGROUP_PARENT
+        capabilities = container_capabilities(host_config)
+        seccomp, seccomp_json, program = seccomp_of(engine, host_config, capabilities)
+        spec = oci_spec.create_spec(
+            oci_spec.SpecRequest(
+                container_id=record.id,
+                path=record.path,
+                args=record.args,
+                config=config,
+                host_config=host_config,
+                rootfs_path=f"{engine.root}/overlay2/{record.id}/merged",
+                cgroups_path=oci_spec.cgroups_path(parent, record.id),
+                hostname=sandbox.hostname,
+                domainname=sandbox.domainname,
+                netns_path=sandbox.key,
+                network_pid=joined_pid(engine, host_config.network_mode),
+                ipc_pid=joined_pid(engine, host_config.ipc_mode),
+                pid_pid=joined_pid(engine, host_config.pid_mode),
+                user=find_user(engine.kernel, rootfs, config.user, host_config.group_add),
+                devices=resolve_devices(host_config.devices, host_config.privileged),
+                capabilities=capabilities,
+                seccomp=seccomp,
+                resolv_conf_path=sandbox.resolv_conf_path,
+                hostname_path=sandbox.hostname_path,
+                hosts_path=sandbox.hosts_path,
+                shm_path=engine.rootfs.shm_path(record.id, host_config.ipc_mode),
+                private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
+            )
+        )
+        return ContainerSpec(spec, oci_spec.render_spec(spec, seccomp_json), program, parent)
+
+
+def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:
+    """The capabilities of a container; the usual case is a constant."""
+    if not (host_config.cap_add or host_config.cap_drop or host_config.privileged):
+        return tweak_capabilities()
+    return tweak_capabilities(host_config.cap_add, host_config.cap_drop, host_config.privileged)
+
+
+_seccomp_cache: dict[tuple[Any, ...], tuple[dict[str, Any] | None, str, bytes]] = {}
+
+
+def seccomp_of(
+    engine: Engine, host_config: HostConfig, capabilities: Sequence[str]
+) -> tuple[dict[str, Any] | None, str, bytes]:
+    """(the spec's block, its JSON text, the compiled filter); the same for most containers."""
+    key = (host_config.security_opt, host_config.privileged, tuple(capabilities), engine.root)
+    known = _seccomp_cache.get(key)
+    if known is None:
+        import json
+
+        block = container_seccomp(
+            host_config.security_opt, tuple(capabilities), host_config.privileged
+        )
+        program = load_filter(block, f"{engine.root}/seccomp") if block is not None else b""
+        text = json.dumps(block, separators=(",", ":")) if block is not None else ""
+        known = _seccomp_cache[key] = (block, text, program)
+    return known
+
+
+def joined_pid(engine: Engine, mode: str) -> int:
+    """The pid of the container that a mode "container:<id>" names, 0 for any other mode."""
+    if not mode.startswith("container:"):
+        return 0
+    other = get_container_id(engine.store, mode.removeprefix("container:"))
+    row = engine.store.container(other)
+    if row is None or not row.state.running:
+        raise Conflict(f"cannot join the namespace of a non running container: {other}")
+    return row.state.pid
+
+
+def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:
+    """Resolve a user in the container's own files."""
+    passwd, group = read_user_files(kernel, rootfs, with_group=bool(user or group_add))
+    return get_user(passwd, group, user, group_add)
+
+
+def read_user_files(kernel: Kernel, root: int, with_group: bool = True) -> tuple[str, str]:
+    """The text of /etc/passwd and /etc/group below `root`; absent ones are empty."""
+    passwd = _read_below(kernel, root, "etc/passwd")
+    return passwd, _read_below(kernel, root, "etc/group") if with_group else ""
+
+
+def _read_below(kernel: Kernel, root: int, path: str) -> str:
+    """A small regular file inside the container's root, where no symlink leads outside.
+
+    O_NONBLOCK: an image may hold a pipe of that name, on which opening would wait for ever.
+    """
+    import stat
+
+    try:
+        fd = kernel.open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except KernelError as error:
+        if error.name in ("ENOENT", "ENOTDIR", "ELOOP"):
+            return ""
+        raise
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
+            raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
+        return os.read(fd, info.st_size).decode("utf-8", "replace")
+    finally:
+        os.close(fd)
+
+
+def environment_with(base: Sequence[str], extra: Sequence[str], *, tty: bool) -> list[str]:
+    """A container's environment with an exec's changes; "NAME" without "=" removes."""
+    env = dict(entry.partition("=")[::2] for entry in base)
+    if tty:
+        env.setdefault("TERM", "xterm")
+    for entry in extra:
+        name, equals, value = entry.partition("=")
+        if equals:
+            env[name] = value
+        else:
+            env.pop(name, None)
+    return [f"{name}={value}" for name, value in env.items()]
+
+
+__all__ = ["ContainerSpec", "create_spec", "environment_with", "find_user"]

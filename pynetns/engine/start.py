@@ -1,0 +1,296 @@
+"""Starting a container: the seed's order, and nothing else.
+
+`container_start` is the outline; each step below it has the name of moby's function. Everything a
+step makes in the kernel is pushed on `undo` beside the deed; descriptors belong to `scope`.
+Seed section 1.2 (daemon/start.go containerStart); docs/architecture.md lists where and why we deviate.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError, StartFailed
+from ..kernel import frame
+from ..model.network import NetworkSettings
+from ..model.state import State, rfc3339
+from ..network.sandbox import Networked, Sandbox, SandboxRequest
+from ..runtime.plan import Handles, open_mounts, render_plan
+from ..runtime.task import Attach, Task, prepare_bundle_dir
+from ..trace import step
+from ..undo import Undo
+from .lock import container_lock
+from .lookup import get_container_id
+from .record import ContainerRecord, container_directory, log_path
+from .spec import ContainerSpec, create_spec
+
+if TYPE_CHECKING:
+    from .core import Engine
+
+_NO_ATTACH = Attach()
+
+
+@dataclass(frozen=True, slots=True)
+class Starting:
+    """A container at the moment its start begins."""
+
+    id: str
+    name: str
+    record: ContainerRecord
+    state: State
+    network: NetworkSettings
+
+
+def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTACH) -> None:
+    """Start a container; returns when its program has been executed.
+
+    Raises NotModified (running), Conflict (paused, being removed), StartFailed and others; whatever
+    failed is recorded in the container's state and every earlier step is undone.
+    """
+    with step("container_start"):
+        with container_lock(engine.exec_root, container_id):
+            container = load_starting(engine, container_id)
+            check_startable(container)
+            try:
+                run_start(engine, container, attach)
+            except BaseException as error:
+                record_failure(engine, container, error)
+                failure = error
+            else:
+                return
+        if container.record.host_config.auto_remove:
+            from .remove import container_remove
+
+            container_remove(engine, container_id, force=True)
+        raise failure
+
+
+def run_start(engine: Engine, container: Starting, attach: Attach) -> None:
+    with ExitStack() as scope, Undo() as undo:
+        rootfs = conditional_mount_on_start(engine, container, scope)
+        sandbox = initialize_networking(engine, container, scope, undo)
+        spec = create_spec(engine, container, rootfs, sandbox)
+        task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
+        pid = task.start()
+        record_started(engine, container, sandbox, pid)
+        undo.dismiss()
+
+
+def load_starting(engine: Engine, container_id: str) -> Starting:
+    """The container as it is now, under its lock."""
+    row = engine.store.container(container_id)
+    if row is None:
+        raise NotFound(f"No such container: {container_id}")
+    if row.state.running:
+        from .exit import settle_exit
+
+        row = settle_exit(engine, row)  # an end nobody has noticed yet
+    return Starting(row.id, row.name, engine.record(row.id), row.state, row.network)
+
+
+def check_startable(container: Starting) -> None:
+    """moby ContainerStart validateState, seed section 1."""
+    state = container.state
+    if state.paused:
+        raise Conflict("cannot start a paused container, try unpause instead")
+    if state.running:
+        raise NotModified(f"container {container.name} is already running")
+    if state.removal_in_progress or state.dead:
+        raise Conflict("container is marked for removal and cannot be started")
+
+
+def conditional_mount_on_start(engine: Engine, container: Starting, scope: ExitStack) -> int:
+    """The root file system as a detached overlay mount; it lives as long as somebody uses it."""
+    with step("conditional_mount_on_start"):
+        record = container.record
+        fd = engine.rootfs.mount(record.id, record.lowers)
+        scope.callback(os.close, fd)
+        return fd
+
+
+def initialize_networking(
+    engine: Engine, container: Starting, scope: ExitStack, undo: Undo
+) -> Sandbox:
+    """Network namespace, addresses and name files. moby initializeNetworking, seed 1.2.1."""
+    with step("initialize_networking"):
+        record = container.record
+        request = SandboxRequest(
+            container_id=record.id,
+            container_name=container.name,
+            config=replace(record.config, hostname=record.hostname),
+            host_config=record.host_config,
+            directory=container_directory(engine.root, record.id),
+            settings=container.network,
+            networked=get_networked_container(engine, container),
+        )
+        sandbox = engine.network.initialize_networking(request, undo)
+        scope.callback(sandbox.close)
+        return sandbox
+
+
+def get_networked_container(engine: Engine, container: Starting) -> Networked | None:
+    """The running container whose network is shared. moby getNetworkedContainer."""
+    mode = container.record.host_config.network_mode
+    if not mode.startswith("container:"):
+        return None
+    other_id = get_container_id(engine.store, mode.removeprefix("container:"))
+    if other_id == container.id:
+        raise Conflict("cannot join own network")
+    row = engine.store.container(other_id)
+    if row is None or not row.state.running:
+        raise Conflict(f"cannot join network of a non running container: {other_id}")
+    record = engine.record(other_id)
+    directory = container_directory(engine.root, other_id)
+    return Networked(
+        container_id=other_id,
+        pid=row.state.pid,
+        sandbox_key=row.network.sandbox_key,
+        hostname=record.hostname,
+        domainname=record.config.domainname,
+        hosts_path=f"{directory}/hosts",
+        resolv_conf_path=f"{directory}/resolv.conf",
+        hostname_path=f"{directory}/hostname",
+    )
+
+
+def create_task(
+    engine: Engine,
+    container: Starting,
+    rootfs: int,
+    sandbox: Sandbox,
+    spec: ContainerSpec,
+    attach: Attach,
+    scope: ExitStack,
+    undo: Undo,
+) -> Task:
+    """Bundle, cgroup and plan: all that is left is to run it. containerd Create, seed 1.2.3."""
+    with step("create_task"):
+        directory = prepare_bundle_dir(engine.exec_root, container.id, spec.json, undo)
+        handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
+        plan = render_plan(spec.oci, handles, spec.seccomp)
+        log = os.open(
+            log_path(engine.root, container.id),
+            os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC,
+            0o640,
+        )
+        scope.callback(os.close, log)
+        return Task(
+            shim=engine.shim,
+            key=container.id,
+            directory=directory,
+            plan=plan,
+            flags=stdio_flags(container.record),
+            log_fd=log,
+            hold_fds=sandbox.held_fds,
+            attach=attach,
+        )
+
+
+def open_handles(
+    engine: Engine,
+    container: Starting,
+    rootfs: int,
+    sandbox: Sandbox,
+    spec: ContainerSpec,
+    scope: ExitStack,
+    undo: Undo,
+) -> Handles:
+    """Everything of the outside that the child will need, as descriptors."""
+    cgroup = engine.cgroups.create(
+        container.id, spec.cgroup_parent, spec.oci["linux"].get("resources") or {}, undo
+    )
+    scope.callback(cgroup.close)
+    fds = Undo()  # closes in every case: the shim has its own copies by then
+    scope.callback(fds.__exit__)
+    binds = open_mounts(engine.kernel, spec.oci, fds)
+    cgroup_mounts = []
+    for name, path in cgroup.mounts:
+        fd = engine.kernel.tree_clone(path, recursive=False, attr_set=0xF, propagation=MS_PRIVATE)
+        fds.push(os.close, fd)
+        cgroup_mounts.append((name, fd))
+    return Handles(
+        rootfs=rootfs,
+        namespaces=open_namespaces(spec, sandbox, fds),
+        binds=binds,
+        cgroup=cgroup.v2_fd,
+        cgroup_joins=cgroup.join_fds,
+        cgroup_mounts=cgroup_mounts,
+    )
+
+
+MS_PRIVATE = 1 << 18
+
+
+def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[str, int]:
+    """The namespaces that the spec names by path, opened."""
+    opened = {}
+    for namespace in spec.oci["linux"]["namespaces"]:
+        path = namespace.get("path")
+        if not path:
+            continue
+        if namespace["type"] == "network" and sandbox.netns_fd >= 0:
+            opened["network"] = sandbox.netns_fd
+            continue
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
+            raise StartFailed(f"{namespace['type']} namespace {path}: {error.strerror}", 128) from error
+        fds.push(os.close, fd)
+        opened[namespace["type"]] = fd
+    return opened
+
+
+def stdio_flags(record: ContainerRecord) -> int:
+    """The shim's flags for the container's stdin and terminal."""
+    config = record.config
+    return (
+        (frame.SPAWN_TTY if config.tty else 0)
+        | (frame.SPAWN_STDIN if config.open_stdin else 0)
+        | (frame.SPAWN_STDIN_ONCE if config.stdin_once else 0)
+    )
+
+
+def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: int) -> None:
+    """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
+    from .core import BOOT_ID
+
+    with step("record_started"), engine.store.transaction():
+        engine.store.set_state(
+            container.id,
+            replace(
+                container.state,
+                status="running",
+                pid=pid,
+                start_ticks=start_ticks(pid),
+                exit_code=0,
+                error="",
+                oom_killed=False,
+                started_at=rfc3339(time.time_ns()),
+                finished_at=container.state.finished_at,
+                started_before=True,
+                boot_id=BOOT_ID,
+            ),
+        )
+        engine.store.set_network(container.id, sandbox.settings)
+        engine.store.add_event(
+            "container", "start", container.id, {"name": container.name, "image": container.record.config.image}
+        )
+
+
+def start_ticks(pid: int) -> int:
+    """When process `pid` started, in clock ticks since boot; 0 when it is already gone. proc(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError):
+        return 0
+
+
+def record_failure(engine: Engine, container: Starting, error: BaseException) -> None:
+    """The error and exit code of a failed start, for inspect. moby's deferred block, seed 1.2."""
+    code = error.exit_code if isinstance(error, StartFailed) else 128
+    text = str(error) if isinstance(error, PynetnsError | KernelError) else repr(error)
+    engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))

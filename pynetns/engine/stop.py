@@ -1,0 +1,86 @@
+"""Ending a container on request: kill, stop; and waiting for its end.
+
+Source: moby daemon/kill.go, daemon/stop.go; Docker Engine API ContainerKill, ContainerStop, ContainerWait.
+"""
+
+from __future__ import annotations
+
+import signal as signals
+import time
+from typing import TYPE_CHECKING
+
+from ..errors import Conflict, NotFound
+from ..model.parse import parse_signal
+from ..trace import step
+from .exit import refresh, settle_now
+
+if TYPE_CHECKING:
+    from ..store import ContainerRow
+    from .core import Engine
+
+DEFAULT_STOP_TIMEOUT = 10  # seconds, as docker stop
+
+
+def _row(engine: Engine, container_id: str) -> ContainerRow:
+    row = engine.store.container(container_id)
+    if row is None:
+        raise NotFound(f"No such container: {container_id}")
+    return row
+
+
+def container_kill(engine: Engine, container_id: str, signal: str | int = "SIGKILL") -> None:
+    """Send a signal (name or number, default SIGKILL) to the container's first process.
+
+    After SIGKILL its end is waited for. Raises Conflict when the container does not run.
+    """
+    number = parse_signal(signal)
+    with step("container_kill"):
+        row = refresh(engine, _row(engine, container_id))
+        if not row.state.running or not engine.shim.signal(container_id, number):
+            raise Conflict(f"Cannot kill container: {row.name}: container is not running")
+        engine.store.add_event(
+            "container", "kill", row.id, {"name": row.name, "signal": str(number)}
+        )
+        if number == signals.SIGKILL:
+            container_wait(engine, container_id)
+
+
+def container_stop(engine: Engine, container_id: str, timeout: float | None = None) -> bool:
+    """Ask the container to end, after `timeout` seconds make it end. False when it did not run.
+
+    `timeout` None: the container's own stop timeout, else 10 s; negative: wait for ever.
+    """
+    with step("container_stop"):
+        row = refresh(engine, _row(engine, container_id))
+        if not row.state.running:
+            return False
+        config = engine.record(container_id).config
+        if timeout is None:
+            timeout = DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout
+        engine.shim.signal(container_id, parse_signal(config.stop_signal or "SIGTERM"))
+        try:
+            container_wait(engine, container_id, None if timeout < 0 else timeout)
+        except TimeoutError:
+            engine.shim.signal(container_id, signals.SIGKILL)
+            container_wait(engine, container_id)
+        engine.store.add_event("container", "stop", row.id, {"name": row.name})
+        return True
+
+
+def container_wait(engine: Engine, container_id: str, timeout: float | None = None) -> int:
+    """Wait for the container's end; its exit code. TimeoutError after `timeout` seconds.
+
+    A container that does not run answers at once with its last exit code.
+    """
+    deadline = None if timeout is None else time.monotonic() + timeout
+    row = _row(engine, container_id)
+    while row.state.running:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ended = engine.shim.wait(container_id, left)
+        settled = settle_now(engine, container_id)
+        if settled is None:  # auto-removed: by us, or by whoever was faster
+            return ended.code if ended is not None else row.state.exit_code
+        row = settled
+        if ended is not None and not row.state.running:
+            return ended.code
+    return row.state.exit_code

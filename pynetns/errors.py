@@ -1,0 +1,91 @@
+"""The whole exception tree. Each class carries its HTTP status; exit codes live in cli/main.py.
+
+Owns: the kinds of failure a caller can tell apart. Knows nothing of what failed.
+The kinds are moby's errdefs (api/errdefs), the statuses those of the Docker Engine API.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+
+class PynetnsError(Exception):
+    """Root of the tree. `status` is the HTTP status the Engine API answers with."""
+
+    status = 500
+
+
+class InvalidParameter(PynetnsError):
+    """A value the caller gave is not acceptable; the message names the option and what it takes."""
+
+    status = 400
+
+
+class NotFound(PynetnsError):
+    """No such container, image, network or file."""
+
+    status = 404
+
+
+class NotModified(PynetnsError):
+    """The object is already in the state asked for (start of a running container)."""
+
+    status = 304
+
+
+class Forbidden(PynetnsError):
+    """Understood and refused, whatever the caller tries."""
+
+    status = 403
+
+
+class Conflict(PynetnsError):
+    """The present state of an object stands in the way."""
+
+    status = 409
+
+
+class Unavailable(PynetnsError):
+    """This machine cannot do it now; the message names the remedy."""
+
+    status = 503
+
+
+class System(PynetnsError):
+    """The engine or the kernel failed in a way the caller could not prevent."""
+
+    status = 500
+
+
+class StateDamaged(System):
+    """A state file is unreadable or from a newer version. It is never overwritten."""
+
+
+class KernelError(System):
+    """A system call failed. `errno`, `step` (what was tried) and `detail` say which."""
+
+    def __init__(self, err: int, step: str, detail: str = "") -> None:
+        self.errno, self.step, self.detail = err, step, detail
+        self.index = -1  # the plan operation that failed, where one did
+        where = f"{step} {detail}".strip()
+        super().__init__(f"{where}: {os.strerror(err)}")
+
+    @property
+    def name(self) -> str:
+        """The symbolic errno, e.g. ``ENOENT``."""
+        return errno.errorcode.get(self.errno, str(self.errno))
+
+
+class StartFailed(PynetnsError):
+    """The container's program could not be executed; `exit_code` is Docker's (127, 126 or 128).
+
+    127: program not found. 126: not executable, bad working directory, unknown user.
+    128: anything else. Source: moby translateContainerdStartErr, seed section 1.2.
+    """
+
+    status = 400
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__(message)

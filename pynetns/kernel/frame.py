@@ -1,0 +1,117 @@
+"""Typed wrapper of csrc/frame.c: one datagram to or from the shim."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ..errors import KernelError
+from .lib import call, ffi, lib
+
+HELLO = lib.PN_FRAME_HELLO
+SPAWN = lib.PN_FRAME_SPAWN
+WAIT = lib.PN_FRAME_WAIT
+ATTACH = lib.PN_FRAME_ATTACH
+SIGNAL = lib.PN_FRAME_SIGNAL
+RESIZE = lib.PN_FRAME_RESIZE
+CLOSE_STDIN = lib.PN_FRAME_CLOSE_STDIN
+LIST = lib.PN_FRAME_LIST
+OK = lib.PN_FRAME_OK
+ERROR = lib.PN_FRAME_ERROR
+SPAWNED = lib.PN_FRAME_SPAWNED
+EXITED = lib.PN_FRAME_EXITED
+TASK = lib.PN_FRAME_TASK
+
+SPAWN_STDIN = lib.PN_SPAWN_STDIN
+SPAWN_STDIN_ONCE = lib.PN_SPAWN_STDIN_ONCE
+SPAWN_TTY = lib.PN_SPAWN_TTY
+SPAWN_LOG = lib.PN_SPAWN_LOG
+SPAWN_RECORD = lib.PN_SPAWN_RECORD
+SPAWN_ATTACH_IN = lib.PN_SPAWN_ATTACH_IN
+SPAWN_ATTACH_OUT = lib.PN_SPAWN_ATTACH_OUT
+SPAWN_ATTACH_ERR = lib.PN_SPAWN_ATTACH_ERR
+SPAWN_TRACE = lib.PN_SPAWN_TRACE
+SPAWN_MEMFD = lib.PN_SPAWN_MEMFD
+SPAWN_DIRECT = lib.PN_SPAWN_DIRECT
+
+PROTOCOL = lib.PN_PROTOCOL
+FRAME_MAX = lib.PN_FRAME_MAX
+
+
+class Frame(NamedTuple):
+    """A received frame. `arg` and `value` mean what pynetns.h says for the kind; times in ns."""
+
+    kind: int
+    serial: int
+    arg: int
+    value: int
+    received: int
+    key: str
+    payload: bytes
+
+
+def send(
+    sock: int,
+    kind: int,
+    *,
+    key: str = "",
+    serial: int = 0,
+    flags: int = 0,
+    arg: int = 0,
+    hold: int = 0,
+    payload: bytes = b"",
+    fds: Sequence[int] = (),
+) -> None:
+    """Send one frame on SOCK_SEQPACKET socket `sock`. KernelError EPIPE when the shim is gone."""
+    frame = ffi.new("struct pn_frame *")
+    frame.kind, frame.flags, frame.serial, frame.arg, frame.hold = kind, flags, serial, arg, hold
+    frame.key = key.encode()
+    array = ffi.new("int[]", list(fds)) if fds else ffi.NULL
+    call(lib.pn_frame_send, sock, frame, payload, len(payload), array, len(fds))
+
+
+def receive(sock: int) -> Frame:
+    """The next frame; waits for it. KernelError EPIPE when the shim is gone."""
+    frame = ffi.new("struct pn_frame *")
+    buffer = ffi.new("uint8_t[]", FRAME_MAX)
+    nfds = ffi.new("uint32_t *")
+    while True:
+        try:
+            size = call(lib.pn_frame_recv, sock, frame, buffer, FRAME_MAX, ffi.NULL, 0, nfds)
+        except KernelError as error:
+            if error.errno != errno.EINTR:
+                raise
+            continue  # a Python signal handler has run; if it raised we are not here
+        key = ffi.string(frame.key).decode()
+        payload = bytes(ffi.buffer(buffer, size))
+        return Frame(
+            frame.kind, frame.serial, frame.arg, frame.value, frame.received, key, payload
+        )
+
+
+def parse_error(payload: bytes) -> KernelError:
+    """The KernelError that the payload of an ERROR frame describes."""
+    from .lib import step_name
+
+    error = ffi.new("struct pn_error *")
+    ffi.memmove(error, payload, ffi.sizeof("struct pn_error"))
+    detail = ffi.string(error.detail).decode("utf-8", "replace")
+    failure = KernelError(error.errnum, step_name(error.step), detail)
+    failure.index = error.index
+    return failure
+
+
+def parse_trace(payload: bytes) -> tuple[int, list[int]]:
+    """(time of clone, times at which each operation ended) from a SPAWNED frame's payload."""
+    trace = ffi.new("struct pn_trace *")
+    ffi.memmove(trace, payload, ffi.sizeof("struct pn_trace"))
+    return trace.cloned, [trace.end[i] for i in range(trace.count)]
+
+
+def parse_tasks(payload: bytes) -> list[tuple[str, int]]:
+    """(key, pid) of each entry in the payload of a TASK frame."""
+    size = ffi.sizeof("struct pn_task_entry")
+    entries = ffi.new("struct pn_task_entry[]", len(payload) // size)
+    ffi.memmove(entries, payload, len(payload) // size * size)
+    return [(ffi.string(entry.key).decode(), entry.pid) for entry in entries]

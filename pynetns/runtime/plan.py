@@ -1,0 +1,284 @@
+"""An OCI spec as a plan: what the child executes is what the bundle's config.json says.
+
+Owns: the order of the child's steps. `render_plan` is pure but for the descriptors it is handed;
+`open_mounts` is the I/O before it. Knows nothing of containers, networks or images.
+The order of privileges follows runc's init: the filter goes on before the capabilities go, unless
+no_new_privs makes it possible to load it last.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+from ..errors import StartFailed
+from ..kernel import Kernel
+from ..kernel.plan import CREATE, NO_SYMLINK, Plan
+from ..undo import Undo
+from .capabilities import to_mask
+from .mount_options import MS_BIND, MS_RDONLY, MS_REMOUNT, MountOptions, parse_options
+
+CLONE_NAMESPACES = {
+    "mount": 0x00020000,
+    "cgroup": 0x02000000,
+    "uts": 0x04000000,
+    "ipc": 0x08000000,
+    "user": 0x10000000,
+    "pid": 0x20000000,
+    "network": 0x40000000,
+}
+_NEW_CGROUP = CLONE_NAMESPACES["cgroup"]
+
+# What every runtime provides in /dev. OCI runtime spec config-linux, "Default Devices".
+DEFAULT_DEVICES = (
+    ("/dev/null", 1, 3),
+    ("/dev/zero", 1, 5),
+    ("/dev/full", 1, 7),
+    ("/dev/random", 1, 8),
+    ("/dev/urandom", 1, 9),
+    ("/dev/tty", 5, 0),
+)
+DEV_LINKS = (
+    ("/proc/self/fd", "/dev/fd"),
+    ("/proc/self/fd/0", "/dev/stdin"),
+    ("/proc/self/fd/1", "/dev/stdout"),
+    ("/proc/self/fd/2", "/dev/stderr"),
+    ("/proc/kcore", "/dev/core"),
+    ("pts/ptmx", "/dev/ptmx"),
+)
+_DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
+_RLIMITS = {
+    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
+    "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
+    "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
+    "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
+}  # fmt: skip
+_EXACT = CREATE | NO_SYMLINK  # for what must be where it is said, whatever the image holds
+
+
+@dataclass(frozen=True, slots=True)
+class OpenMount:
+    """A bind mount, opened: a detached mount and whether it is a directory."""
+
+    fd: int
+    is_dir: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Handles:
+    """The descriptors a plan refers to; all stay the caller's."""
+
+    rootfs: int
+    namespaces: dict[str, int] = field(default_factory=dict)  # type -> fd, for those with a path
+    binds: dict[int, OpenMount] = field(default_factory=dict)  # index in spec["mounts"] -> mount
+    cgroup: int = -1  # v2 directory
+    cgroup_joins: Sequence[int] = ()  # v1 cgroup.procs
+    cgroup_mounts: Sequence[tuple[str, int]] = ()  # name below /sys/fs/cgroup -> detached mount
+
+
+@lru_cache(maxsize=512)
+def _options(options: tuple[str, ...]) -> MountOptions:
+    return parse_options(options)
+
+
+def open_mounts(kernel: Kernel, spec: dict[str, Any], undo: Undo) -> dict[int, OpenMount]:
+    """Open every bind source of `spec` as a detached mount; StartFailed when one is missing."""
+    opened = {}
+    for index, mount in enumerate(spec["mounts"]):
+        if mount["type"] != "bind":
+            continue
+        options = _options(tuple(mount["options"]))
+        source = mount["source"]
+        try:
+            is_dir = stat.S_ISDIR(os.stat(source).st_mode)
+        except OSError as error:
+            raise StartFailed(f"bind source {source}: {error.strerror}", 128) from error
+        fd = kernel.tree_clone(
+            source,
+            recursive=options.recursive,
+            attr_set=options.attr,
+            propagation=options.propagation,
+        )
+        undo.push(os.close, fd)
+        opened[index] = OpenMount(fd, is_dir)
+    return opened
+
+
+def new_namespaces(spec: dict[str, Any]) -> int:
+    """CLONE_NEW* bits of the namespaces that `spec` wants new, without cgroup (unshared late)."""
+    flags = 0
+    for namespace in spec["linux"]["namespaces"]:
+        if not namespace.get("path"):
+            flags |= CLONE_NAMESPACES[namespace["type"]]
+    return flags & ~_NEW_CGROUP
+
+
+def render_plan(
+    spec: dict[str, Any], handles: Handles, seccomp: bytes, winsize: tuple[int, int] = (0, 0)
+) -> Plan:
+    """The plan of a container's first process. `seccomp` is the compiled filter, b"" for none."""
+    process, linux = spec["process"], spec["linux"]
+    plan = Plan(new_namespaces(spec), handles.cgroup)
+    _enter_namespaces(plan, handles)
+    if spec.get("hostname"):
+        plan.hostname(spec["hostname"])
+    plan.root(handles.rootfs)
+    _render_mounts(plan, spec, handles)
+    for key, value in (linux.get("sysctl") or {}).items():
+        plan.sysctl(key, value)
+    if process.get("oomScoreAdj") is not None:
+        plan.oom_score_adj(process["oomScoreAdj"])
+    for path in linux.get("readonlyPaths") or ():
+        plan.readonly(path)
+    for path in linux.get("maskedPaths") or ():
+        plan.mask(path)
+    _render_stdio(plan, process, winsize, console=True)
+    _render_process(plan, spec, handles, seccomp)
+    return plan
+
+
+def render_exec_plan(
+    spec: dict[str, Any],
+    process: dict[str, Any],
+    handles: Handles,
+    pidfd: int,
+    seccomp: bytes,
+    winsize: tuple[int, int] = (0, 0),
+) -> Plan:
+    """The plan of one more process in the container that `spec` describes, behind `pidfd`."""
+    flags = 0
+    for namespace in spec["linux"]["namespaces"]:
+        flags |= CLONE_NAMESPACES[namespace["type"]]
+    plan = Plan(0)
+    plan.setns(pidfd, flags)
+    plan.fork(handles.cgroup)
+    if process.get("oomScoreAdj") is not None:
+        plan.oom_score_adj(process["oomScoreAdj"])
+    _render_stdio(plan, process, winsize, console=False)
+    _render_identity(plan, process, handles, seccomp)
+    return plan
+
+
+def _enter_namespaces(plan: Plan, handles: Handles) -> None:
+    for kind, fd in handles.namespaces.items():
+        plan.setns(fd, CLONE_NAMESPACES[kind])
+    if "pid" in handles.namespaces:
+        plan.fork(handles.cgroup)
+
+
+def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
+    for index, mount in enumerate(spec["mounts"]):
+        destination, kind = mount["destination"], mount["type"]
+        mode = _EXACT if destination.startswith(("/proc", "/sys", "/dev")) else CREATE
+        if kind == "bind":
+            bind = handles.binds[index]
+            plan.attach(bind.fd, destination, is_dir=bind.is_dir, mode=mode)
+            continue
+        if kind == "cgroup":
+            _render_cgroup_mount(plan, destination, handles)
+            continue
+        options = _options(tuple(mount["options"]))
+        plan.mount(kind, mount["source"], destination, options.flags, options.data, mode)
+        if destination == "/dev":
+            _render_devices(plan, spec["linux"].get("devices") or ())
+
+
+def _render_cgroup_mount(plan: Plan, destination: str, handles: Handles) -> None:
+    mounts = handles.cgroup_mounts
+    if len(mounts) == 1 and mounts[0][0] in ("", "unified"):
+        plan.attach(mounts[0][1], destination, mode=_EXACT)
+    elif mounts:
+        flags = 2 | 4 | 8  # nosuid, nodev, noexec
+        plan.mount("tmpfs", "tmpfs", destination, flags, "mode=755,size=64k", _EXACT)
+        for name, fd in mounts:
+            plan.attach(fd, f"{destination}/{name}", mode=_EXACT)
+        plan.mount("", "", destination, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, "", NO_SYMLINK)
+
+
+def _render_devices(plan: Plan, devices: Sequence[dict[str, Any]]) -> None:
+    named = {device["path"] for device in devices}
+    for path, major, minor in DEFAULT_DEVICES:
+        if path not in named:
+            plan.mknod(path, stat.S_IFCHR | 0o666, os.makedev(major, minor))
+    for device in devices:
+        mode = _DEVICE_TYPES[device["type"]] | (device.get("fileMode", 0o666) & 0o7777)
+        number = os.makedev(device.get("major", 0), device.get("minor", 0))
+        plan.mknod(device["path"], mode, number, device.get("uid") or 0, device.get("gid") or 0)
+    for target, path in DEV_LINKS:
+        plan.symlink(target, path)
+
+
+def _render_stdio(
+    plan: Plan, process: dict[str, Any], winsize: tuple[int, int], *, console: bool
+) -> None:
+    user = process["user"]
+    if process.get("terminal"):
+        plan.tty(*winsize, user["uid"], console)
+    else:
+        plan.setsid()
+        plan.stdio(user["uid"], user["gid"])
+
+
+def _render_process(plan: Plan, spec: dict[str, Any], handles: Handles, seccomp: bytes) -> None:
+    process = spec["process"]
+    if process["cwd"] != "/":
+        plan.mkdir(process["cwd"])
+    if spec["root"].get("readonly"):
+        plan.root_attr(1)
+    _render_identity(
+        plan,
+        process,
+        handles,
+        seccomp,
+        new_cgroup=any(
+            n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"]
+        ),
+    )
+
+
+def _render_identity(
+    plan: Plan,
+    process: dict[str, Any],
+    handles: Handles,
+    seccomp: bytes,
+    *,
+    new_cgroup: bool = False,
+) -> None:
+    """Limits, cgroups, directory, identity, privileges, exec: the same for init and exec."""
+    user = process["user"]
+    for limit in process.get("rlimits") or ():
+        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+    for procs in handles.cgroup_joins:  # late: what came before is not the container's memory
+        plan.join_cgroup(procs)
+    if new_cgroup:
+        plan.unshare(_NEW_CGROUP)
+    plan.umask(user.get("umask", 0o022))
+    plan.cwd(process["cwd"])
+    late = process.get("noNewPrivileges", False)
+    if seccomp and not late:
+        plan.seccomp(seccomp)
+    _render_credentials(plan, process)
+    if late:
+        plan.no_new_privs()
+        if seccomp:
+            plan.seccomp(seccomp)
+    plan.exec(process["args"], process["env"])
+
+
+def _render_credentials(plan: Plan, process: dict[str, Any]) -> None:
+    user, capabilities = process["user"], process.get("capabilities") or {}
+    masks = {
+        kind: to_mask(capabilities.get(kind) or ())
+        for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
+    }
+    plan.bounding(masks["bounding"])
+    plan.groups(user.get("additionalGids") or ())
+    if user["uid"] or user["gid"]:
+        plan.user(user["uid"], user["gid"])
+    plan.capset(
+        masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"]
+    )

@@ -1,0 +1,304 @@
+"""The client of the shim: requests and answers over its socket; starts it where none runs.
+
+Owns: connections. Thread-safe (a connection is used by one thread at a time) and fork-safe (a forked
+child opens its own). The protocol is described in docs/shim-protocol.md.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import select
+import socket
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from ..errors import KernelError, System, Unavailable
+from ..kernel import frame
+from ..kernel.frame import Frame
+from ..kernel.lib import shim_path
+from ..trace import step
+
+_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
+
+
+class Exit(NamedTuple):
+    """How a task ended: exit code (128 + n after signal n) and time, ns since the epoch."""
+
+    code: int
+    finished: int
+
+
+class ShimClient:
+    """Talks to the shim of one exec root."""
+
+    def __init__(self, exec_root: str) -> None:
+        self.exec_root = exec_root
+        self._lock = threading.Lock()
+        self._idle: list[int] = []
+        self._pid = os.getpid()
+
+    # ---- connections ----
+
+    def _socket(self) -> int:
+        """A connected socket, or OSError. The path is short whatever the exec root's length."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            sock.connect(f"/proc/self/fd/{root}/shim.sock")
+            fd = sock.detach()
+        finally:
+            os.close(root)
+            sock.close()
+        try:
+            frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
+            hello = frame.receive(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        if hello.kind != frame.HELLO or hello.arg != frame.PROTOCOL:
+            os.close(fd)
+            raise System(
+                f"the shim of {self.exec_root} speaks another version of the protocol: "
+                "stop its containers first"
+            )
+        return fd
+
+    def connect(self, *, start: bool = True) -> int:
+        """A new connection, the caller's to close. OSError or KernelError when `start` is false
+        and no shim runs."""
+        try:
+            return self._socket()
+        except (OSError, KernelError):
+            if not start:
+                raise
+        with step("start_shim"), self._start_lock():
+            try:
+                return self._socket()  # another process was faster
+            except (OSError, KernelError):
+                self._start()
+            return self._socket()
+
+    @contextmanager
+    def _start_lock(self) -> Iterator[None]:
+        fd = os.open(
+            f"{self.exec_root}/shim.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+        )
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _start(self) -> None:
+        """Run the shim; it listens when its first process has ended."""
+        complaint, child_end = os.pipe2(os.O_CLOEXEC)
+        actions = [
+            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
+            (os.POSIX_SPAWN_DUP2, 0, 1),
+            (os.POSIX_SPAWN_DUP2, child_end, 2),
+        ]
+        try:
+            pid = os.posix_spawn(
+                shim_path(), ["pynetns-shim", self.exec_root], {}, file_actions=actions
+            )
+            os.close(child_end)
+            child_end = -1
+            status = 0
+            try:
+                status = os.waitpid(pid, 0)[1]
+            except ChildProcessError:  # the program around us reaps its children itself
+                os.read(complaint, 1)
+            if status:
+                text = os.read(complaint, 4096).decode("utf-8", "replace").strip()
+                raise Unavailable(text or f"the shim did not start (status {status})")
+        except OSError as error:
+            raise Unavailable(f"shim {shim_path()} : {error.strerror}") from error
+        finally:
+            os.close(complaint)
+            if child_end >= 0:
+                os.close(child_end)
+
+    def _take(self, start: bool) -> int:
+        with self._lock:
+            if self._pid != os.getpid():  # forked: these are the parent's
+                for fd in self._idle:
+                    os.close(fd)
+                self._idle, self._pid = [], os.getpid()
+            if self._idle:
+                return self._idle.pop()
+        return self.connect(start=start)
+
+    def _give(self, fd: int) -> None:
+        with self._lock:
+            self._idle.append(fd)
+
+    def close(self) -> None:
+        """Close the idle connections. Tasks go on."""
+        with self._lock:
+            while self._idle:
+                os.close(self._idle.pop())
+
+    # ---- requests ----
+
+    def request(
+        self,
+        kind: int,
+        *,
+        key: str = "",
+        flags: int = 0,
+        arg: int = 0,
+        hold: int = 0,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        start: bool = False,
+    ) -> Frame:
+        """One request and its answer. KernelError as the shim reports it (ESRCH: no such task);
+        a connection found dead is replaced once, since then nothing of the request arrived."""
+        for attempt in (1, 2):
+            fd = self._take(start)
+            try:
+                frame.send(
+                    fd, kind, key=key, flags=flags, arg=arg, hold=hold, payload=payload, fds=fds
+                )
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in _GONE and attempt == 1:
+                    continue
+                raise
+            return self._answer(fd)
+        raise AssertionError("unreachable")
+
+    def _answer(self, fd: int) -> Frame:
+        try:
+            answer = frame.receive(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._give(fd)
+        if answer.kind == frame.ERROR:
+            raise frame.parse_error(answer.payload)
+        return answer
+
+    def spawn(
+        self,
+        key: str,
+        plan: bytes,
+        plan_fds: Sequence[int],
+        *,
+        flags: int,
+        first_fds: Sequence[int] = (),
+        hold_fds: Sequence[int] = (),
+    ) -> Frame:
+        """Run a plan as task `key`. `first_fds`: log, record, attach in/out/err as `flags` say."""
+        if len(plan) <= frame.FRAME_MAX - 512:
+            return self.request(
+                frame.SPAWN,
+                key=key,
+                flags=flags,
+                hold=len(hold_fds),
+                payload=plan,
+                fds=[*first_fds, *hold_fds, *plan_fds],
+                start=True,
+            )
+        memfd = os.memfd_create("pynetns-plan")
+        try:
+            os.write(memfd, plan)
+            return self.request(
+                frame.SPAWN,
+                key=key,
+                flags=flags | frame.SPAWN_MEMFD,
+                hold=len(hold_fds),
+                fds=[memfd, *first_fds, *hold_fds, *plan_fds],
+                start=True,
+            )
+        finally:
+            os.close(memfd)
+
+    def wait(self, key: str, timeout: float | None = None) -> Exit | None:
+        """How task `key` ends; None when it is not known here (then its record is written) or
+        there is no shim. TimeoutError after `timeout` seconds."""
+        try:
+            fd = self._take(start=False)
+        except (OSError, KernelError):
+            return None
+        try:
+            frame.send(fd, frame.WAIT, key=key)
+            if timeout is not None and not _readable(fd, timeout):
+                raise TimeoutError
+            answer = frame.receive(fd)
+        except KernelError as error:
+            os.close(fd)
+            if error.errno in _GONE:
+                return None
+            raise
+        except BaseException:
+            os.close(fd)
+            raise
+        self._give(fd)
+        return Exit(answer.arg, answer.value) if answer.kind == frame.EXITED else None
+
+    def waiter(self, key: str) -> int:
+        """A socket that becomes readable when task `key` has ended (or is not known); the
+        caller's. -1 when there is no shim."""
+        try:
+            fd = self.connect(start=False)
+            frame.send(fd, frame.WAIT, key=key)
+        except (OSError, KernelError):
+            return -1
+        return fd
+
+    def tasks(self) -> dict[str, int]:
+        """Every living task's pid by key; empty when no shim runs."""
+        try:
+            fd = self.connect(start=False)
+        except (OSError, KernelError):
+            return {}
+        found: dict[str, int] = {}
+        try:
+            frame.send(fd, frame.LIST)
+            while True:
+                answer = frame.receive(fd)
+                if answer.kind != frame.TASK:
+                    return found
+                found.update(frame.parse_tasks(answer.payload))
+        finally:
+            os.close(fd)
+
+    def signal(self, key: str, signal: int) -> bool:
+        """Send a signal to the task's process; False when there is no such task any more."""
+        return self._tell(frame.SIGNAL, key, signal)
+
+    def resize(self, key: str, rows: int, columns: int) -> bool:
+        """Set the size of the task's terminal, in characters."""
+        return self._tell(frame.RESIZE, key, rows << 16 | columns)
+
+    def close_stdin(self, key: str) -> bool:
+        """Close the task's standard input."""
+        return self._tell(frame.CLOSE_STDIN, key, 0)
+
+    def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
+        """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""
+        return self._tell(frame.ATTACH, key, 0, flags, fds)
+
+    def _tell(
+        self, kind: int, key: str, arg: int, flags: int = 0, fds: Sequence[int] = ()
+    ) -> bool:
+        try:
+            self.request(kind, key=key, arg=arg, flags=flags, fds=fds)
+        except KernelError as error:
+            if error.errno == errno.ESRCH or error.errno in _GONE:
+                return False
+            raise
+        except OSError:
+            return False
+        return True
+
+
+def _readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0, int(timeout * 1000 + 0.999))))

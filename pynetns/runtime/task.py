@@ -1,0 +1,166 @@
+"""Bundle and task: the last step of a start, from an OCI spec to a running process.
+
+Owns: `<exec_root>/tasks/<id>/` with `config.json` (the spec as executed) and `exit` (how it ended,
+written by the shim). Named after containerd's Create and Start, seed sections 1.2.3 and 1.2.4.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import Conflict, KernelError, StartFailed
+from ..kernel import frame
+from ..kernel.plan import Plan
+from ..kernel.spawn import child_spans
+from ..trace import Span, add_spans, recording, step
+from ..undo import Undo
+from .shim import Exit, ShimClient
+
+# Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
+_EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
+_EXEC_WORDS = {errno.ENOENT: "executable file not found", errno.ENOEXEC: "exec format error"}
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """Descriptors handed over to a task, -1 for none: where its stdin comes from (read end), where
+    copies of its output go (write ends). The shim makes them non-blocking and closes them at the
+    stream's end; give it pipes made for the purpose and close your own copies."""
+
+    stdin_fd: int = -1
+    stdout_fd: int = -1
+    stderr_fd: int = -1
+
+
+@dataclass(slots=True)
+class Task:
+    """A prepared start. `start` runs it; what it was given stays the caller's."""
+
+    shim: ShimClient
+    key: str
+    directory: str
+    plan: Plan
+    flags: int = 0
+    log_fd: int = -1
+    hold_fds: Sequence[int] = ()
+    attach: Attach = field(default_factory=Attach)
+    pid: int = 0
+
+    def start(self) -> int:
+        """Execute the plan; the pid once the program runs. StartFailed with Docker's exit code."""
+        with step("task_start"):
+            record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                flags, fds = self._descriptors(record)
+                answer = self.shim.spawn(
+                    self.key,
+                    self.plan.encode(),
+                    self.plan.fds,
+                    flags=flags,
+                    first_fds=fds,
+                    hold_fds=self.hold_fds,
+                )
+            except KernelError as error:
+                raise start_error(error, self.plan) from error
+            finally:
+                os.close(record)
+            if answer.payload:
+                self._add_spans(answer)
+            self.pid = answer.value
+        return self.pid
+
+    def _descriptors(self, record: int) -> tuple[int, list[int]]:
+        flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
+        fds = []
+        if self.log_fd >= 0:
+            flags |= frame.SPAWN_LOG
+            fds.append(self.log_fd)
+        fds.append(record)
+        for bit, fd in (
+            (frame.SPAWN_ATTACH_IN, self.attach.stdin_fd),
+            (frame.SPAWN_ATTACH_OUT, self.attach.stdout_fd),
+            (frame.SPAWN_ATTACH_ERR, self.attach.stderr_fd),
+        ):
+            if fd >= 0:
+                flags |= bit
+                fds.append(fd)
+        return flags, fds
+
+    def _add_spans(self, answer: frame.Frame) -> None:
+        cloned, ends = frame.parse_trace(answer.payload)
+        add_spans([Span("shim_spawn", answer.received, cloned, "shim")])
+        add_spans(child_spans(self.plan, cloned, ends))
+
+
+def start_error(error: KernelError, plan: Plan) -> StartFailed:
+    """What a failed start is to the user: message and exit code."""
+    code, what = 128, f"{error.step} {error.detail}".strip()
+    why = os.strerror(error.errno)
+    if error.step == "exec":
+        code = _EXEC_CODES.get(error.errno, 126)
+        what = f'exec: "{error.detail}"'
+        why = _EXEC_WORDS.get(error.errno, why)
+        if error.errno == errno.ENOENT and "/" in error.detail:
+            why = "no such file or directory"
+    elif error.step == "chdir":
+        code, what = 126, f"working directory {error.detail}"
+    elif error.step == "mkdir":
+        code = 126
+    elif error.errno == errno.EEXIST and error.step == "frame":
+        return StartFailed("container already started", 128)
+    return StartFailed(f"{what}: {why}", code)
+
+
+def prepare_bundle_dir(exec_root: str, key: str, spec_json: str, undo: Undo) -> str:
+    """Make `<exec_root>/tasks/<key>/` with `config.json`. Conflict when the id is in use.
+
+    Source: moby libcontainerd prepareBundleDir, seed section 1.2.3.
+    """
+    directory = task_directory(exec_root, key)
+    try:
+        os.mkdir(directory, 0o700)
+    except FileExistsError as error:
+        raise Conflict(f"id {key} already in use") from error
+    undo.push(delete_bundle, exec_root, key)
+    fd = os.open(
+        f"{directory}/config.json", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600
+    )
+    try:
+        os.write(fd, spec_json.encode())
+    finally:
+        os.close(fd)
+    return directory
+
+
+def task_directory(exec_root: str, key: str) -> str:
+    """Where the bundle of task `key` is."""
+    return f"{exec_root}/tasks/{key}"
+
+
+def delete_bundle(exec_root: str, key: str) -> None:
+    """Remove a task's directory; an absent one is fine."""
+    directory = task_directory(exec_root, key)
+    try:
+        for name in os.listdir(directory):
+            path = f"{directory}/{name}"
+            if os.path.isdir(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                os.unlink(path)
+        os.rmdir(directory)
+    except FileNotFoundError:
+        pass
+
+
+def read_exit(directory: str) -> Exit | None:
+    """The record of a task's end, None while there is none."""
+    try:
+        with open(f"{directory}/exit", encoding="ascii") as record:
+            code, finished = record.read().split()
+    except FileNotFoundError:
+        return None
+    return Exit(int(code), int(finished))
