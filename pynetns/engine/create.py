@@ -19,6 +19,7 @@ from ..model.network import NetworkSettings
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
+from ..runtime.seccomp import inline_profiles
 from ..runtime.spec import validate_host_config
 from ..trace import step
 from ..undo import Undo
@@ -45,6 +46,9 @@ def container_create(
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)
         config = merge_image_config(config, image)
+        host_config = replace(
+            host_config, security_opt=inline_profiles(host_config.security_opt)
+        )
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
         with container_lock(engine.exec_root, record.id), Undo() as undo:

@@ -125,11 +125,11 @@ def exec_process(
         process["user"] = {
             "uid": user.uid,
             "gid": user.gid,
-            "additionalGids": list(user.groups),
+            "additionalGids": list(user.additional_gids),
         }
     if config.privileged:
         everything = list(machine_capabilities())
-        kinds = ("bounding", "effective", "permitted", "inheritable")
+        kinds = ("bounding", "effective", "permitted")
         process["capabilities"] = {kind: everything for kind in kinds}
     return process
 

@@ -16,6 +16,7 @@ from .exit import has_ended, release_resources, remove_if_wanted, settle_exit
 from .lock import try_container_lock
 from .record import container_directory
 from .remove import remove_everything
+from .start import end_task
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -51,6 +52,7 @@ def _restore_one(engine: Engine, row: ContainerRow) -> None:
             remove_everything(engine, current)
             return
         else:
+            end_task(engine, current.id)  # its starter died before it could say that it runs
             release_resources(engine, current.id)
     remove_if_wanted(engine, current)
 
@@ -59,6 +61,7 @@ def _release_unowned(engine: Engine, container_id: str) -> bool:
     with try_container_lock(engine.exec_root, container_id) as held:
         if not held or engine.store.container(container_id) is not None:
             return False
+        end_task(engine, container_id)
         release_resources(engine, container_id)
         from .lock import remove_lock
 

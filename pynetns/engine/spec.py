@@ -16,7 +16,7 @@ from ..kernel import Kernel
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
-from ..runtime.seccomp import container_seccomp, load_filter
+from ..runtime.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.user import User, get_user
 from ..trace import step
 from .lookup import get_container_id
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .start import Starting
 
 CGROUP_PARENT = "/pynetns"
+OWN_NETNS = "/proc/thread-self/ns/net"  # network mode host: that of whoever starts, not the shim's
 _MAX_USER_FILE = 1 << 20
 
 
@@ -65,7 +66,7 @@ def create_spec(
                 cgroups_path=oci_spec.cgroups_path(parent, record.id),
                 hostname=sandbox.hostname,
                 domainname=sandbox.domainname,
-                netns_path=sandbox.key,
+                netns_path=sandbox.key or OWN_NETNS,
                 network_pid=joined_pid(engine, host_config.network_mode),
                 ipc_pid=joined_pid(engine, host_config.ipc_mode),
                 pid_pid=joined_pid(engine, host_config.pid_mode),
@@ -90,25 +91,16 @@ def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:
     return tweak_capabilities(host_config.cap_add, host_config.cap_drop, host_config.privileged)
 
 
-_seccomp_cache: dict[tuple[Any, ...], tuple[dict[str, Any] | None, str, bytes]] = {}
-
-
 def seccomp_of(
     engine: Engine, host_config: HostConfig, capabilities: Sequence[str]
 ) -> tuple[dict[str, Any] | None, str, bytes]:
-    """(the spec's block, its JSON text, the compiled filter); the same for most containers."""
-    key = (host_config.security_opt, host_config.privileged, tuple(capabilities), engine.root)
-    known = _seccomp_cache.get(key)
-    if known is None:
-        import json
-
-        block = container_seccomp(
-            host_config.security_opt, tuple(capabilities), host_config.privileged
-        )
-        program = load_filter(block, f"{engine.root}/seccomp") if block is not None else b""
-        text = json.dumps(block, separators=(",", ":")) if block is not None else ""
-        known = _seccomp_cache[key] = (block, text, program)
-    return known
+    """(the spec's block, its JSON text, the compiled filter); remembered where they are made."""
+    block = container_seccomp(
+        host_config.security_opt, tuple(capabilities), host_config.privileged
+    )
+    if block is None:
+        return None, "", b""
+    return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")
 
 
 def joined_pid(engine: Engine, mode: str) -> int:
@@ -124,14 +116,12 @@ def joined_pid(engine: Engine, mode: str) -> int:
 
 def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:
     """Resolve a user in the container's own files."""
-    passwd, group = read_user_files(kernel, rootfs, with_group=bool(user or group_add))
-    return get_user(passwd, group, user, group_add)
+    return get_user(*read_user_files(kernel, rootfs), user, group_add)
 
 
-def read_user_files(kernel: Kernel, root: int, with_group: bool = True) -> tuple[str, str]:
+def read_user_files(kernel: Kernel, root: int) -> tuple[str, str]:
     """The text of /etc/passwd and /etc/group below `root`; absent ones are empty."""
-    passwd = _read_below(kernel, root, "etc/passwd")
-    return passwd, _read_below(kernel, root, "etc/group") if with_group else ""
+    return _read_below(kernel, root, "etc/passwd"), _read_below(kernel, root, "etc/group")
 
 
 def _read_below(kernel: Kernel, root: int, path: str) -> str:

@@ -8,6 +8,7 @@ Seed section 1.2 (daemon/start.go containerStart); docs/architecture.md lists wh
 from __future__ import annotations
 
 import os
+import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -75,8 +76,15 @@ def run_start(engine: Engine, container: Starting, attach: Attach) -> None:
         spec = create_spec(engine, container, rootfs, sandbox)
         task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
         pid = task.start()
+        undo.push(end_task, engine, container.id)
         record_started(engine, container, sandbox, pid)
         undo.dismiss()
+
+
+def end_task(engine: Engine, container_id: str) -> None:
+    """End a program whose start did not become the container's state; fine when there is none."""
+    if engine.shim.signal(container_id, signal.SIGKILL):
+        engine.shim.wait(container_id)
 
 
 def load_starting(engine: Engine, container_id: str) -> Starting:

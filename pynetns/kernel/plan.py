@@ -22,7 +22,21 @@ NO_SYMLINK = lib.PN_DEST_NO_SYMLINK
 S_IFDIR = 0o040000
 S_IFREG = 0o100000
 
+# Which of an operation's strings says what it is about.
+_SUBJECT = {
+    lib.PN_OP_MOUNT: 2,
+    lib.PN_OP_ATTACH: 0,
+    lib.PN_OP_MKDIR: 0,
+    lib.PN_OP_MKNOD: 0,
+    lib.PN_OP_SYMLINK: 1,
+    lib.PN_OP_MASK: 0,
+    lib.PN_OP_READONLY: 0,
+    lib.PN_OP_SYSCTL: 0,
+    lib.PN_OP_CWD: 0,
+}
+
 _header = struct.Struct("=HHI4q")
+_MAX_STRINGS = 65535  # the operation counts them in 16 bits
 _PADDING = [b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0"]
 
 
@@ -51,7 +65,8 @@ class Plan:
             if payload.count(b"\0") != len(parts):
                 raise ValueError(f"{step_name(code)}: a string holds a NUL byte")
         self._append(code, (a, b, c, d), len(strings), payload)
-        self._names.append((code, os.fsdecode(strings[-1]) if strings else ""))
+        subject = strings[_SUBJECT[code]] if code in _SUBJECT else ""
+        self._names.append((code, os.fsdecode(subject)))
 
     def _append(
         self, code: int, args: tuple[int, int, int, int], nstr: int, payload: bytes
@@ -76,7 +91,7 @@ class Plan:
     def describe(self, index: int) -> tuple[str, str]:
         """(name, subject) of operation `index`, e.g. ("mount", "/proc"); for messages and traces."""
         code, subject = self._names[index]
-        return step_name(code), subject if code in _WITH_SUBJECT else ""
+        return step_name(code), subject
 
     # ---- process ----
     def pdeathsig(self, signal: int) -> None:
@@ -177,7 +192,8 @@ class Plan:
         self._op(lib.PN_OP_OOM_SCORE, 0, 0, 0, 0, str(value))
 
     def rlimit(self, resource: int, soft: int, hard: int) -> None:
-        """setrlimit(2); -1 is unlimited."""
+        """setrlimit(2); -1, or 2**64 - 1 as OCI writes it, is unlimited."""
+        soft, hard = (-1 if limit >= 1 << 63 else limit for limit in (soft, hard))
         self._op(lib.PN_OP_RLIMIT, resource, soft, hard)
 
     def umask(self, mode: int) -> None:
@@ -218,15 +234,11 @@ class Plan:
         """execve(2) of `args[0]`, searched in the PATH of `env` unless it has a slash."""
         pairs = [f"{k}={v}" for k, v in env.items()] if isinstance(env, Mapping) else list(env)
         candidates = exec_candidates(args[0], pairs)
+        if len(candidates) + len(args) + len(pairs) > _MAX_STRINGS:
+            raise ValueError(f"more than {_MAX_STRINGS} arguments and variables")
         counts = (len(candidates), len(args), len(pairs))
         self._op(lib.PN_OP_EXEC, *counts, 0, *candidates, *args, *pairs)
         self._names[-1] = (lib.PN_OP_EXEC, args[0])
-
-
-_WITH_SUBJECT = {
-    lib.PN_OP_MOUNT, lib.PN_OP_ATTACH, lib.PN_OP_MKDIR, lib.PN_OP_MKNOD, lib.PN_OP_SYMLINK,
-    lib.PN_OP_MASK, lib.PN_OP_READONLY, lib.PN_OP_SYSCTL, lib.PN_OP_CWD, lib.PN_OP_EXEC,
-}  # fmt: skip
 
 
 def exec_candidates(program: str, env: Sequence[str]) -> list[str]:

@@ -20,7 +20,17 @@ from ..kernel import Kernel
 from ..kernel.plan import CREATE, NO_SYMLINK, Plan
 from ..undo import Undo
 from .capabilities import to_mask
-from .mount_options import MS_BIND, MS_RDONLY, MS_REMOUNT, MountOptions, parse_options
+from .mount_options import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_PRIVATE,
+    MS_RDONLY,
+    MS_REMOUNT,
+    MountOptions,
+    parse_options,
+)
 
 CLONE_NAMESPACES = {
     "mount": 0x00020000,
@@ -127,6 +137,9 @@ def render_plan(
     if spec.get("hostname"):
         plan.hostname(spec["hostname"])
     plan.root(handles.rootfs)
+    propagation = parse_options((linux.get("rootfsPropagation") or "private",)).propagation
+    if propagation != MS_PRIVATE:
+        plan.root_attr(0, propagation)
     _render_mounts(plan, spec, handles)
     for key, value in (linux.get("sysctl") or {}).items():
         plan.sysctl(key, value)
@@ -192,7 +205,7 @@ def _render_cgroup_mount(plan: Plan, destination: str, handles: Handles) -> None
     if len(mounts) == 1 and mounts[0][0] in ("", "unified"):
         plan.attach(mounts[0][1], destination, mode=_EXACT)
     elif mounts:
-        flags = 2 | 4 | 8  # nosuid, nodev, noexec
+        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
         plan.mount("tmpfs", "tmpfs", destination, flags, "mode=755,size=64k", _EXACT)
         for name, fd in mounts:
             plan.attach(fd, f"{destination}/{name}", mode=_EXACT)

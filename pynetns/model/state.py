@@ -1,0 +1,127 @@
+"""The state of a container: a frozen value, its transitions, its JSON.
+
+Owns: the statuses, which may follow which, Docker's State object. Knows nothing of processes,
+clocks or files. Source: moby container/state.go; Docker Engine API 1.41, `ContainerState`.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any
+
+NEVER = "0001-01-01T00:00:00Z"
+
+# What may follow each status. A failed start goes back to what it came from (Docker leaves a
+# container that never ran at "created"); "removing" ends with the row gone, or "dead" when a
+# resource could not be given back.
+TRANSITIONS: dict[str, frozenset[str]] = {
+    "created": frozenset({"starting", "removing", "dead"}),
+    "starting": frozenset({"running", "created", "exited", "dead"}),
+    "running": frozenset({"paused", "exited", "dead"}),
+    "paused": frozenset({"running", "exited", "dead"}),
+    "exited": frozenset({"starting", "removing", "dead"}),
+    "removing": frozenset({"created", "exited", "dead"}),
+    "dead": frozenset({"removing"}),
+}
+
+_ALIVE = frozenset({"running", "paused"})
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One container's state. Times are RFC 3339 with nanoseconds, UTC; `NEVER` for not yet.
+
+    `start_ticks` is field 22 of /proc/<pid>/stat and `boot_id` that of the running kernel: with
+    `pid` they name one process for ever, so that a reused pid or a reboot is never mistaken for it.
+    """
+
+    status: str = "created"
+    pid: int = 0
+    start_ticks: int = 0
+    exit_code: int = 0
+    error: str = ""
+    oom_killed: bool = False
+    started_at: str = NEVER
+    finished_at: str = NEVER
+    started_before: bool = False
+    boot_id: str = ""
+
+    @property
+    def running(self) -> bool:
+        """Whether the container has a process; a paused one has, as in Docker."""
+        return self.status in _ALIVE
+
+    @property
+    def paused(self) -> bool:
+        return self.status == "paused"
+
+    @property
+    def removal_in_progress(self) -> bool:
+        return self.status == "removing"
+
+    @property
+    def dead(self) -> bool:
+        return self.status == "dead"
+
+    def can_become(self, status: str) -> bool:
+        """Whether `status` may follow this one. KeyError for a status that does not exist."""
+        TRANSITIONS[status]
+        return status in TRANSITIONS[self.status]
+
+    def docker_status(self) -> str:
+        """The status as Docker spells it; it has no "starting", such a container runs not yet."""
+        if self.status != "starting":
+            return self.status
+        return "exited" if self.started_before else "created"
+
+    def docker_json(self) -> dict[str, Any]:
+        """Docker's `State` object of `inspect`."""
+        return {
+            "Status": self.docker_status(),
+            "Running": self.running,
+            "Paused": self.paused,
+            "Restarting": False,
+            "OOMKilled": self.oom_killed,
+            "Dead": self.dead,
+            "Pid": self.pid,
+            "ExitCode": self.exit_code,
+            "Error": self.error,
+            "StartedAt": self.started_at,
+            "FinishedAt": self.finished_at,
+        }
+
+    def to_json(self) -> str:
+        """One line of JSON for the store."""
+        return _encode(
+            {
+                "status": self.status,
+                "pid": self.pid,
+                "start_ticks": self.start_ticks,
+                "exit_code": self.exit_code,
+                "error": self.error,
+                "oom_killed": self.oom_killed,
+                "started_at": self.started_at,
+                "finished_at": self.finished_at,
+                "started_before": self.started_before,
+                "boot_id": self.boot_id,
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> State:
+        """The inverse of `to_json`. ValueError, TypeError or KeyError on a damaged document."""
+        state = cls(**json.loads(text))
+        TRANSITIONS[state.status]
+        return state
+
+
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
+
+
+def rfc3339(time_ns: int) -> str:
+    """Nanoseconds since the epoch as Docker writes a time: `2024-05-01T12:00:00.123456789Z`."""
+    seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+    year, month, day, hour, minute, second, *_ = time.gmtime(seconds)
+    return f"{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanoseconds:09}Z"

@@ -1,0 +1,112 @@
+"""What every test shares: an engine of its own, and the leak check after each root test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from . import leaks
+
+
+@pytest.fixture(autouse=True)
+def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After every root test nothing may be left that was not there before."""
+    if request.node.get_closest_marker("root") is None:
+        yield
+        return
+    before = leaks.snapshot()
+    yield
+    left = leaks.new_things(before)
+    assert not left, "left behind:\n" + "\n".join(left)
+
+
+class Place:
+    """Root and exec root of one test."""
+
+    def __init__(self) -> None:
+        self.top = Path(tempfile.mkdtemp(prefix="pynetns-test-"))
+        self.root = str(self.top / "root")
+        self.exec_root = str(self.top / "exec")
+        self.engines: list = []
+
+    def engine(self, **options):
+        """Another engine on the same state, as another process would open it."""
+        import pynetns
+
+        engine = pynetns.Engine(self.root, self.exec_root, **options)
+        self.engines.append(engine)
+        return engine
+
+    def clean(self) -> None:
+        """Remove every container and the engine's own kernel objects, then the directories."""
+        import pynetns
+
+        try:
+            if os.path.exists(self.root):
+                with pynetns.Engine(self.root, self.exec_root) as engine:
+                    for container in engine.containers.list(all=True):
+                        with contextlib.suppress(pynetns.errors.NotFound):
+                            container.remove(force=True)
+                    end_shim(engine)
+                    engine.gc(all=True)
+        finally:
+            for engine in self.engines:
+                engine.close()
+            shutil.rmtree(self.top)
+
+
+def end_shim(engine) -> None:
+    """End this engine's own shim now instead of a second later."""
+    from pynetns.kernel import frame
+
+    try:
+        fd = engine.shim.connect(start=False)
+    except Exception:
+        return
+    frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
+    pid = frame.receive(fd).value
+    pidfd = os.pidfd_open(pid)
+    os.close(fd)
+    engine.shim.close()
+    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+    import select
+
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll(5000)
+    os.close(pidfd)
+
+
+@pytest.fixture
+def place(leak_check: None) -> Iterator[Place]:
+    """Directories for an engine; whatever a test does, they are cleaned up."""
+    place = Place()
+    try:
+        yield place
+    finally:
+        place.clean()
+
+
+@pytest.fixture
+def engine(place: Place):
+    """An engine of the test's own."""
+    return place.engine()
+
+
+@pytest.fixture
+def run(engine) -> Callable[..., str]:
+    """Run a command in a container of image `host`; its output as text."""
+
+    def run_(command, **options) -> str:
+        options.setdefault("remove", True)
+        output = engine.containers.run(options.pop("image", "host"), command, **options)
+        return output.decode()
+
+    return run_

@@ -1,0 +1,328 @@
+"""csrc/shim*.c: tasks, logs, exit records, attached clients; the shim alone, without an engine."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pynetns.errors import KernelError, StartFailed
+from pynetns.kernel import frame
+from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
+from pynetns.kernel.plan import Plan
+from pynetns.runtime.shim import ShimClient
+from pynetns.runtime.task import Attach, Task, read_exit
+
+pytestmark = pytest.mark.root
+ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
+
+
+class Bench:
+    """A shim of its own, and tasks in the machine's root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.shim = ShimClient(str(root))
+        self.mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
+        self.keys: list[str] = []
+
+    def task(self, key: str, script: str, *, tty: bool = False, **options) -> Task:
+        directory = self.root / key
+        directory.mkdir()
+        plan = Plan(CLONE_NEWPID)
+        plan.setns(self.mounts, CLONE_NEWNS)
+        if tty:
+            plan.tty(24, 80, console=False)
+        else:
+            plan.setsid()
+            plan.stdio()
+        plan.exec(["sh", "-c", script], ENV)
+        log = os.open(directory / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        self.keys.append(key)
+        flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)
+        task = Task(self.shim, key, str(directory), plan, flags=flags, log_fd=log, **options)
+        try:
+            task.start()
+        finally:
+            os.close(log)
+        return task
+
+    def wait(self, key: str) -> int:
+        ended = self.shim.wait(key) or read_exit(str(self.root / key))
+        assert ended is not None
+        return ended.code
+
+    def log(self, key: str) -> list[dict]:
+        return [json.loads(line) for line in (self.root / key / "log").read_text().splitlines()]
+
+    def close(self) -> None:
+        for key in self.keys:
+            if self.shim.signal(key, signal.SIGKILL):
+                self.shim.wait(key)
+        self.shim.close()
+        os.close(self.mounts)
+
+
+@pytest.fixture
+def bench(tmp_path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.close()
+
+
+def shim_pid(bench: Bench) -> int:
+    fd = bench.shim.connect()
+    try:
+        frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
+        return frame.receive(fd).value
+    finally:
+        os.close(fd)
+
+
+def test_output_is_logged_as_docker_does(bench):
+    bench.task("a", "echo out; echo err >&2; printf 'tail \\377 \\303\\251 \"\\\\\\t'")
+    assert bench.wait("a") == 0
+    entries = bench.log("a")
+    assert sorted((e["stream"], e["log"]) for e in entries) == [
+        ("stderr", "err\n"),
+        ("stdout", "out\n"),
+        ("stdout", 'tail � é "\\\t'),
+    ]
+    assert all(e["time"].endswith("Z") and len(e["time"]) == 30 for e in entries)
+
+
+def test_long_line_is_cut_at_16_kib(bench):
+    bench.task("a", "head -c 40000 /dev/zero | tr '\\0' x; echo")
+    assert bench.wait("a") == 0
+    assert [len(e["log"]) for e in bench.log("a")] == [16384, 16384, 7233]
+
+
+def test_every_byte_of_a_flood_is_kept(bench):
+    bench.task("a", "seq 1 20000")
+    assert bench.wait("a") == 0
+    assert [e["log"] for e in bench.log("a")] == [f"{i}\n" for i in range(1, 20001)]
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 7", 7), ("kill -9 $$", 0), ("true", 0)])
+def test_exit_record(bench, script, code):
+    # pid 1 of its namespace cannot kill itself: the second line is a survivor
+    bench.task("a", script)
+    assert bench.wait("a") == code
+    ended = read_exit(str(bench.root / "a"))
+    assert ended is not None and ended.code == code
+    assert abs(ended.finished / 1e9 - time.time()) < 60
+
+
+def test_signal_and_list(bench):
+    task = bench.task("a", "exec sleep 1000")
+    assert bench.shim.tasks() == {"a": task.pid}
+    assert bench.shim.signal("a", signal.SIGKILL)
+    assert bench.wait("a") == 137
+    assert bench.shim.tasks() == {}
+    assert not bench.shim.signal("a", signal.SIGKILL)
+
+
+def test_waiting_for_a_task_may_time_out(bench):
+    bench.task("a", "exec sleep 1000")
+    with pytest.raises(TimeoutError):
+        bench.shim.wait("a", 0.01)
+
+
+def test_key_in_use_is_refused(bench):
+    bench.task("a", "exec sleep 1000")
+    with pytest.raises(KernelError) as caught:
+        bench.shim.spawn("a", Plan(0).encode(), [], flags=0)
+    assert caught.value.name == "EEXIST"
+
+
+def test_failed_start_leaves_no_task(bench):
+    plan = Plan(0)
+    plan.setns(bench.mounts, CLONE_NEWNS)
+    plan.stdio()
+    plan.exec(["no-such-program"], ENV)
+    (bench.root / "x").mkdir()
+    with pytest.raises(StartFailed) as caught:
+        Task(bench.shim, "x", str(bench.root / "x"), plan).start()
+    assert caught.value.exit_code == 127
+    assert bench.shim.tasks() == {}
+    assert not (bench.root / "x" / "exit").exists()
+
+
+def test_attached_client_gets_a_copy_and_log_is_kept(bench):
+    reader, writer = os.pipe()
+    bench.task("a", "echo one; echo two", attach=Attach(stdout_fd=writer))
+    os.close(writer)
+    with open(reader, "rb") as out:
+        assert out.read() == b"one\ntwo\n"
+    assert bench.wait("a") == 0
+    assert [e["log"] for e in bench.log("a")] == ["one\n", "two\n"]
+
+
+def test_slow_client_loses_nothing_and_holds_up_nobody_at_the_end(bench):
+    """The client stops reading; the task is killed; what the log has the client still gets."""
+    reader, writer = os.pipe()
+    bench.task("a", "seq 1 100000", attach=Attach(stdout_fd=writer))
+    os.close(writer)
+    first = os.read(reader, 10)
+    bench.task("b", "echo not held up")
+    assert bench.wait("b") == 0
+    bench.shim.signal("a", signal.SIGKILL)
+    assert bench.wait("a") == 137
+    with open(reader, "rb") as out:
+        got = first + out.read()
+    assert len(got) > 65536, "the pipe alone would have held that"
+    assert got.decode() == "".join(e["log"] for e in bench.log("a"))
+
+
+def test_client_that_goes_away_is_forgotten(bench):
+    reader, writer = os.pipe()
+    os.close(reader)
+    bench.task("a", "seq 1 5000; echo end", attach=Attach(stdout_fd=writer))
+    os.close(writer)
+    assert bench.wait("a") == 0
+    assert bench.log("a")[-1]["log"] == "end\n"
+
+
+def test_stdin_from_a_client(bench):
+    reader, writer = os.pipe()
+    out_reader, out_writer = os.pipe()
+    bench.task(
+        "a",
+        "cat",
+        flags=frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE,
+        attach=Attach(stdin_fd=reader, stdout_fd=out_writer),
+    )
+    os.close(reader)
+    os.close(out_writer)
+    os.write(writer, b"typed\n")
+    os.close(writer)
+    with open(out_reader, "rb") as out:
+        assert out.read() == b"typed\n"
+    assert bench.wait("a") == 0
+
+
+def test_stdin_is_dev_null_unless_asked_for(bench):
+    bench.task("a", "cat; echo end")
+    assert bench.wait("a") == 0
+    assert [e["log"] for e in bench.log("a")] == ["end\n"]
+
+
+def test_kept_open_stdin_ends_on_request(bench):
+    bench.task("a", "cat; echo end", flags=frame.SPAWN_STDIN)
+    assert bench.shim.close_stdin("a")
+    assert bench.wait("a") == 0
+
+
+def test_terminal(bench):
+    in_reader, in_writer = os.pipe()
+    out_reader, out_writer = os.pipe()
+    bench.task(
+        "a",
+        "stty size; read line; echo got $line; test -t 0 && tty",
+        tty=True,
+        flags=frame.SPAWN_STDIN,
+        attach=Attach(stdin_fd=in_reader, stdout_fd=out_writer),
+    )
+    os.close(in_reader)
+    os.close(out_writer)
+    os.write(in_writer, b"hello\n")
+    with open(out_reader, "rb") as out:
+        words = out.read().split()
+    os.close(in_writer)
+    assert bench.wait("a") == 0
+    assert words[words.index(b"24") + 1] == b"80"
+    assert b"got" in words
+    assert words[-1].startswith(b"/dev/pts/")
+
+
+def test_resize(bench):
+    out_reader, out_writer = os.pipe()
+    bench.task(
+        "a",
+        "trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.05; done",
+        tty=True,
+        attach=Attach(stdout_fd=out_writer),
+    )
+    os.close(out_writer)
+    with open(out_reader, "rb") as out:
+        assert out.readline().strip() == b"ready"
+        assert bench.shim.resize("a", 33, 111)
+        assert out.readline().strip() == b"33 111"
+    assert bench.wait("a") == 0
+
+
+def test_tasks_survive_their_starter(bench):
+    pid = os.fork()
+    if pid == 0:
+        child = Bench(bench.root)
+        child.task("orphan", "read x < /proc/uptime; sleep 0.2; echo still here; exit 5")
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    bench.keys.append("orphan")
+    assert bench.wait("orphan") == 5
+    assert bench.log("orphan")[0]["log"] == "still here\n"
+
+
+def test_large_plan_goes_through_a_memory_file(bench):
+    directory = bench.root / "big"
+    directory.mkdir()
+    plan = Plan(CLONE_NEWPID)
+    plan.setns(bench.mounts, CLONE_NEWNS)
+    plan.stdio()
+    plan.exec(["sh", "-c", 'test "${#1}" = 100000', "sh", "x" * 100000], {**ENV, "Y": "y" * 100000})
+    bench.keys.append("big")
+    Task(bench.shim, "big", str(directory), plan).start()
+    assert bench.wait("big") == 0
+
+
+def test_shim_lives_in_an_empty_place(bench):
+    bench.task("a", "exec sleep 1000")
+    pid = shim_pid(bench)
+    mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
+    assert len(mounts) == 1 and " ro," in mounts[0]
+    assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:pynetns-shim")
+    with pytest.raises(OSError):
+        os.open(f"/proc/{pid}/exe", os.O_WRONLY)
+
+
+def test_shim_stays_small(bench):
+    """At most 2 MiB and 20 KiB a task; most of what is there is the program itself."""
+    for i in range(40):
+        bench.task(f"t{i}", "exec sleep 1000")
+    status = Path(f"/proc/{shim_pid(bench)}/status").read_text()
+    resident = int(status.split("VmRSS:")[1].split()[0])
+    assert resident <= 2048 + 40 * 20
+
+
+def test_shim_ends_when_nothing_is_left(bench):
+    bench.task("a", "true")
+    assert bench.wait("a") == 0
+    pidfd = os.pidfd_open(shim_pid(bench))
+    bench.shim.close()
+    try:
+        import select
+
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        assert poll.poll(10_000), "the shim is still there"
+    finally:
+        os.close(pidfd)
+    # and a new one is started when needed
+    bench.task("b", "exit 3")
+    assert bench.wait("b") == 3
+
+
+def test_hostile_frames_are_answered_by_a_closed_connection(bench):
+    bench.task("a", "exec sleep 1000")
+    fd = bench.shim.connect()
+    frame.send(fd, 99)
+    with pytest.raises(KernelError) as caught:
+        frame.receive(fd)
+    assert caught.value.name == "EPIPE"
+    os.close(fd)
+    assert "a" in bench.shim.tasks()

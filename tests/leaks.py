@@ -1,0 +1,107 @@
+"""The leak check: everything a container can leave behind, counted before and after.
+
+Only what this process and its engines could have made is looked at: descriptors of this process,
+children, links, mounts below the test's own directories, cgroups, nf_tables tables, namespaces.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from pathlib import Path
+
+_RTMGRP_LINK = 1
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"fd {fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+        except OSError:
+            continue  # the listing's own
+    return found
+
+
+def children() -> set[str]:
+    """Living children, and orphans that became ours; zombies of detached shims are init's affair."""
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        name, fields = stat.split("(", 1)[1].rsplit(")", 1)[0], stat.rsplit(")", 1)[1].split()
+        if fields[0] == "Z" and fields[1] != str(os.getpid()):
+            continue
+        if fields[1] == str(os.getpid()) or name == "pynetns-shim":
+            found.add(f"process {pid} {name} {command}".strip())
+    return found
+
+
+def links() -> set[str]:
+    return {f"link {name}" for _, name in socket.if_nameindex()}
+
+
+def mounts() -> set[str]:
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {f"mount {line.split()[4]}" for line in lines}
+
+
+def cgroups() -> set[str]:
+    found = set()
+    for top in Path("/sys/fs/cgroup").glob("*/pynetns*/*"):
+        if top.is_dir():
+            found.add(f"cgroup {top}")
+    for top in Path("/sys/fs/cgroup").glob("pynetns*/*"):
+        if top.is_dir():
+            found.add(f"cgroup {top}")
+    return found
+
+
+def nft_tables() -> set[str]:
+    """Names of the nf_tables tables of this network namespace, asked by netlink."""
+    found = set()
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 12) as sock:
+        # NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETTABLE, NLM_F_REQUEST | NLM_F_DUMP
+        sock.send(struct.pack("=IHHII4s", 20, 10 << 8 | 1, 0x301, 1, 0, b"\0\0\0\0"))
+        while True:
+            data = sock.recv(65536)
+            while data:
+                size, kind = struct.unpack_from("=IH", data)
+                if kind in (2, 3):  # error, done
+                    return found
+                attr_size = struct.unpack_from("=H", data, 20)[0]
+                found.add(f"table {data[24 : 20 + attr_size].rstrip(bytes(1)).decode()}")
+                data = data[(size + 3) & ~3 :]
+
+
+KINDS = (descriptors, children, links, mounts, cgroups, nft_tables)
+
+
+def snapshot() -> set[str]:
+    found: set[str] = set()
+    for kind in KINDS:
+        found |= kind()
+    return found
+
+
+def wait_for_links(before: set[str], timeout: float = 10.0) -> None:
+    """The kernel deletes a dead namespace's links in the background: wait for its messages."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as sock:
+        sock.bind((0, _RTMGRP_LINK))
+        poll = select.poll()
+        poll.register(sock, select.POLLIN)
+        while links() - before:
+            if not poll.poll(timeout * 1000):
+                return
+            sock.recv(65536)
+
+
+def new_things(before: set[str]) -> list[str]:
+    """What is there now and was not `before`."""
+    wait_for_links(before)
+    return sorted(snapshot() - before)

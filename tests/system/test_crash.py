@@ -1,0 +1,214 @@
+"""State is true after a crash of anybody: the engine's process, the shim, the machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+
+import pytest
+
+from pynetns.kernel import frame
+
+from ..conftest import end_shim
+
+pytestmark = pytest.mark.root
+SLEEP = ["sleep", "1000"]
+
+
+def in_another_process(place, body: str, *, kill: bool = False) -> str:
+    """Run `body` with an `engine` in a fresh interpreter, which may end itself by SIGKILL."""
+    code = textwrap.dedent(
+        f"""
+        import os, signal, pynetns
+        engine = pynetns.Engine({place.root!r}, {place.exec_root!r})
+        """
+    ) + textwrap.dedent(body)
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    expected = -signal.SIGKILL if kill else 0
+    assert result.returncode == expected, result.stderr
+    return result.stdout.strip()
+
+
+def test_container_survives_its_starter(place):
+    body = """
+    c = engine.containers.run("host", ["sh", "-c", "sleep 0.5; echo alive; exit 6"], detach=True)
+    print(c.id, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    container_id = in_another_process(place, body, kill=True)
+    container = place.engine().containers.get(container_id)
+    assert container.status == "running"
+    assert container.wait() == {"StatusCode": 6}
+    assert container.logs() == b"alive\n"
+    assert container.attrs["State"]["FinishedAt"] > container.attrs["State"]["StartedAt"]
+
+
+def test_end_that_nobody_saw_is_told_by_the_next_engine(place):
+    body = """
+    c = engine.containers.run("host", ["sh", "-c", "echo seen; exit 7"], detach=True)
+    engine.shim.wait(c.id)
+    print(c.id)
+    os.kill(os.getpid(), signal.SIGKILL) if False else None
+    """
+    container_id = in_another_process(place, body)
+    container = place.engine().containers.get(container_id)
+    assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 7)
+    assert container.logs() == b"seen\n"
+
+
+def test_auto_remove_happens_with_the_next_engine(place):
+    body = """
+    c = engine.containers.run("host", ["true"], detach=True, remove=True)
+    engine.shim.wait(c.id)
+    """
+    in_another_process(place, body)
+    engine = place.engine()
+    assert engine.containers.list(all=True) == []
+    assert os.listdir(f"{engine.root}/containers") == []
+
+
+def test_two_engines_see_the_same(place):
+    one, two = place.engine(), place.engine()
+    container = one.containers.run("host", SLEEP, detach=True, name="shared")
+    assert two.containers.get("shared").status == "running"
+    two.containers.get("shared").kill()
+    container.reload()
+    assert container.status == "exited"
+
+
+KILLED_AT = ["prepare_bundle_dir", "open_mounts", "create_spec", "record_started", "render_plan"]
+
+
+@pytest.mark.parametrize("where", KILLED_AT)
+def test_start_killed_half_way_leaves_nothing(place, where):
+    """SIGKILL in the middle of a start: the next engine gives back what was made."""
+    body = f"""
+    from pynetns.engine import start
+    c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
+    def die(*args, **kwargs):
+        os.kill(os.getpid(), signal.SIGKILL)
+    start.{where} = die
+    c.start()
+    """
+    in_another_process(place, body, kill=True)
+    engine = place.engine()
+    if where == "record_started":  # its program runs, but nobody was ever told that it does
+        assert engine.shim.tasks() == {}
+    container = engine.containers.get("victim")
+    assert container.status == "created"
+    assert engine.store.sandboxes() == [] and engine.store.ports() == []
+    assert os.listdir(f"{engine.exec_root}/netns") == []
+    assert os.listdir(f"{engine.exec_root}/tasks") == []
+    container.start()
+    assert container.status == "running"
+
+
+@pytest.mark.parametrize("where", ["create_files_of", "register_name", "write_record"])
+def test_create_killed_half_way_is_collected(place, where):
+    body = f"""
+    from pynetns.engine import create
+    real = create.{where}
+    def die(*args, **kwargs):
+        real(*args, **kwargs)
+        os.kill(os.getpid(), signal.SIGKILL)
+    create.{where} = die
+    engine.containers.create("host", {SLEEP!r}, name="victim")
+    """
+    in_another_process(place, body, kill=True)
+    engine = place.engine()
+    engine.gc()
+    names = {c.name for c in engine.containers.list(all=True)}
+    assert names <= {"victim"}
+    for container in engine.containers.list(all=True):  # whole, then: it can be used
+        container.start()
+        container.remove(force=True)
+    assert os.listdir(f"{engine.root}/containers") == []
+
+
+def test_killed_shim(engine):
+    """Log and exit code are lost with it: the container is ended and shown as 255."""
+    container = engine.containers.run("host", SLEEP, detach=True)
+    pid = container.attrs["State"]["Pid"]
+    end_shim(engine)
+    container.reload()
+    assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 255)
+    assert not os.path.exists(f"/proc/{pid}") or open(f"/proc/{pid}/stat").read().split()[2] == "Z"
+    container.start()
+    assert container.status == "running"
+
+
+def test_reboot_voids_running_state(engine):
+    """After a reboot the pid is another's, the exec root is empty."""
+    container = engine.containers.run("host", SLEEP, detach=True)
+    row = engine.store.container(container.id)
+    container.kill()
+    engine.store.set_state(
+        container.id, replace(row.state, boot_id="another boot", pid=os.getpid())
+    )
+    container.reload()
+    assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 255)
+    os.kill(os.getpid(), 0)
+
+
+def test_gc_finds_nothing_after_ordinary_use(engine):
+    engine.containers.run("host", ["true"], remove=True)
+    container = engine.containers.run("host", SLEEP, detach=True)
+    assert engine.gc() == []
+    container.remove(force=True)
+    assert engine.gc() == []
+
+
+def test_gc_removes_strangers(engine):
+    engine.containers.run("host", ["true"], remove=True)
+    fd, nl = engine.kernel.netns_create()
+    engine.kernel.ns_pin(fd, f"{engine.exec_root}/netns/0123456789ab")
+    os.close(fd)
+    os.close(nl)
+    os.mkdir(f"{engine.root}/containers/{'e' * 64}")
+    removed = "\n".join(engine.gc())
+    assert "0123456789ab" in removed and "e" * 64 in removed
+    assert os.listdir(f"{engine.exec_root}/netns") == []
+    assert engine.gc() == []
+
+
+@pytest.mark.parametrize("name", ["config.v2.json", "hostconfig.json"])
+def test_damaged_state_file_is_named_and_left_alone(place, name):
+    engine = place.engine()
+    container = engine.containers.create("host", SLEEP)
+    path = f"{engine.root}/containers/{container.id}/{name}"
+    good = open(path).read()
+    for damage in ("", "{", "[]", '{"Version": 99}'):
+        with open(path, "w") as file:
+            file.write(damage)
+        with pytest.raises(Exception, match=name):
+            place.engine().containers.get(container.id).start()
+        assert open(path).read() == damage
+    with open(path, "w") as file:
+        file.write(good)
+    place.engine().containers.get(container.id).start()
+
+
+def test_forked_child_has_its_own_connections(engine):
+    container = engine.containers.run("host", SLEEP, detach=True)
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if engine.containers.get(container.id).exec_run(["true"])[0] == 0 else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    assert container.exec_run(["true"])[0] == 0
+
+
+def test_hello_of_another_version_is_refused(engine, monkeypatch):
+    from pynetns.errors import System
+
+    engine.containers.run("host", SLEEP, detach=True)
+    monkeypatch.setattr(frame, "PROTOCOL", 99)
+    with pytest.raises(System, match="another version"):
+        engine.shim.connect(start=False)

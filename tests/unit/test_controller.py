@@ -1,0 +1,536 @@
+"""The network controller on a kernel of paper: order, settings, undo, repair, races."""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound
+from pynetns.model.config import Config, HostConfig, PortBinding
+from pynetns.model.network import EndpointSettings, NetworkSettings
+from pynetns.model.state import State
+from pynetns.network import default_network, repair
+from pynetns.network.controller import NetworkController
+from pynetns.network.sandbox import Networked, SandboxRequest
+from pynetns.store import PortRow, SandboxRow, Store
+from pynetns.trace import Recorder
+from pynetns.undo import Undo
+
+BRIDGE = "pn-test"
+ID = "c" * 64
+
+
+class PaperKernel:
+    """Links and namespaces as dictionaries. `fail`: {method: errno} for the next call of it."""
+
+    def __init__(self) -> None:
+        self.links: dict[str, int] = {}
+        self.pins: set[str] = set()
+        self.calls: list[tuple[str, Any]] = []
+        self.fail: dict[str, int] = {}
+        self.next_index = 10
+
+    def _call(self, name: str, *args: Any) -> None:
+        self.calls.append((name, args))
+        if name in self.fail:
+            raise KernelError(self.fail.pop(name), name)
+
+    @staticmethod
+    def _fd() -> int:
+        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def netns_create(self, *, ipv6_off: bool = True, lo_up: bool = True) -> tuple[int, int]:
+        self._call("netns_create", ipv6_off, lo_up)
+        return self._fd(), self._fd()
+
+    def ns_pin(self, fd: int, path: str) -> None:
+        self._call("ns_pin", path)
+        Path(path).touch()
+        self.pins.add(path)
+
+    def ns_unpin(self, path: str) -> None:
+        self._call("ns_unpin", path)
+        Path(path).unlink(missing_ok=True)
+        self.pins.discard(path)
+
+    def ns_open(self, path: str, nstype: int = 0) -> int:
+        self._call("ns_open", path, nstype)
+        return self._fd()
+
+    def nl_open(self) -> int:
+        return self._fd()
+
+    def add(self, name: str) -> None:
+        self.next_index += 1
+        self.links[name] = self.next_index
+
+    def veth_create(self, nl: int, host_name: str, peer_name: str, **options: Any) -> None:
+        self._call("veth_create", host_name, peer_name, options)
+        if options["master"] not in self.links.values():
+            raise KernelError(errno.EINVAL, "veth")
+        if host_name in self.links:
+            raise KernelError(errno.EEXIST, "veth")
+        self.add(host_name)
+
+    def link_configure(self, nl: int, *args: Any) -> int:
+        self._call("link_configure", *args)
+        return 2
+
+    def link_index(self, nl: int, name: str) -> int:
+        if name not in self.links:
+            raise KernelError(errno.ENODEV, "link")
+        return self.links[name]
+
+    def link_delete(self, nl: int, name: str) -> None:
+        self._call("link_delete", name)
+        self.links.pop(name, None)
+
+
+class PaperRules:
+    """Stands in for bridge.py and nftables.py."""
+
+    def __init__(self) -> None:
+        self.ports: set[PortRow] = set()
+        self.tables = 0
+        self.set_ups = 0
+        self.fail_ports = False
+
+    def choose_pool(self, taken: Any = ()) -> str:
+        return "172.17.0.0/16"
+
+    def setup_bridge(self, kernel: PaperKernel, name: str, *args: Any) -> None:
+        self.set_ups += 1
+        if name not in kernel.links:
+            kernel.add(name)
+
+    def ensure_table(self, *args: Any) -> None:
+        self.tables = 1
+
+    def delete_table(self, *args: Any) -> None:
+        self.tables = 0
+
+    def add_ports(self, engine_id: str, ports: Any) -> None:
+        if self.fail_ports:
+            raise KernelError(errno.ENOSPC, "nftables")
+        self.ports |= set(ports)
+
+    def remove_ports(self, engine_id: str, ports: Any) -> None:
+        self.ports -= set(ports)
+
+    def list_ports(self, engine_id: str) -> list[PortRow]:
+        return sorted(self.ports)
+
+
+class World:
+    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.top = top
+        (top / "netns").mkdir()
+        (top / "c").mkdir()
+        self.store = Store(str(top / "db"))
+        self.kernel = PaperKernel()
+        self.rules = PaperRules()
+        monkeypatch.setattr(default_network, "bridge", self.rules)
+        for module in (default_network, repair):
+            monkeypatch.setattr(module, "nftables", self.rules)
+        monkeypatch.setattr("pynetns.network.controller.nftables", self.rules)
+        self.brif: list[str] = []
+        monkeypatch.setattr(repair, "bridge_ports", lambda name: self.brif)
+        self.controller = self.another()
+
+    def another(self, **options: Any) -> NetworkController:
+        return NetworkController(
+            self.store,
+            self.kernel,  # type: ignore[arg-type]
+            str(self.top),
+            bridge_name=BRIDGE,
+            **options,
+        )
+
+    def request(self, id: str = ID, **changes: Any) -> SandboxRequest:
+        config = changes.pop("config", Config())
+        settings = changes.pop("settings", NetworkSettings())
+        networked = changes.pop("networked", None)
+        host_config = HostConfig(**changes)
+        return SandboxRequest(
+            id, "web-" + id[:4], config, host_config, str(self.top / "c"), settings, networked
+        )
+
+    def start(self, id: str = ID, **changes: Any):  # type: ignore[no-untyped-def]
+        with Undo() as undo:
+            sandbox = self.controller.initialize_networking(self.request(id, **changes), undo)
+            undo.dismiss()
+        sandbox.close()
+        return sandbox
+
+    def text(self, name: str) -> str:
+        return (self.top / "c" / name).read_text()
+
+    def assert_empty(self) -> None:
+        assert self.store.sandboxes() == []
+        assert self.store.endpoints() == []
+        assert self.store.ports() == []
+        assert self.kernel.pins == set()
+        assert self.rules.ports == set()
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    before = set(os.listdir("/proc/self/fd"))
+    world = World(tmp_path, monkeypatch)
+    yield world
+    world.store.close()
+    assert set(os.listdir("/proc/self/fd")) == before
+
+
+# ---- modes ----
+
+
+@pytest.mark.parametrize("mode", ["default", "bridge"])
+def test_bridge(world: World, mode: str) -> None:
+    sandbox = world.start(network_mode=mode)
+    endpoint = sandbox.settings.networks["bridge"]
+    assert (endpoint.ip_address, endpoint.gateway, endpoint.ip_prefix_len) == (
+        "172.17.0.2",
+        "172.17.0.1",
+        16,
+    )
+    assert endpoint.mac_address == "02:42:ac:11:00:02"
+    assert sandbox.key == sandbox.settings.sandbox_key
+    assert world.kernel.pins == {sandbox.key}
+    assert os.path.basename(sandbox.key) == sandbox.settings.sandbox_id[:12]
+    assert world.text("hosts").endswith("172.17.0.2\t" + ID[:12] + "\n")
+    assert world.text("hostname") == ID[:12] + "\n"
+    assert sandbox.settings.docker_json()["IPAddress"] == "172.17.0.2"
+    (row,) = world.store.endpoints()
+    assert row.host_ifname in world.kernel.links
+    assert row.host_ifname.startswith("veth") and len(row.host_ifname) == 11
+
+
+def test_what_the_kernel_is_asked_for(world: World) -> None:
+    world.start()
+    asked = dict(world.kernel.calls)
+    _, peer, options = asked["veth_create"]
+    assert peer == "eth0"
+    assert options["master"] == world.kernel.links[BRIDGE]
+    assert options["mtu"] == 1500
+    assert options["peer_mac"] == bytes.fromhex("0242ac110002")
+    assert options["hairpin"] and options["no_ipv6"]
+    expected = ("eth0", "172.17.0.2", 16, "172.17.0.1", "172.17.255.255")
+    assert asked["link_configure"] == expected
+    order = [name for name, _ in world.kernel.calls]
+    assert order == ["netns_create", "ns_pin", "veth_create", "link_configure"]
+
+
+def test_steps_have_the_names_of_the_flow(world: World) -> None:
+    ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
+    with Recorder() as recorder:
+        world.start(port_bindings=ports)
+    names = [span.name for span in sorted(recorder.spans, key=lambda s: (s.start, -s.end))]
+    assert [name for name in names if name != "setup_bridge"] == [
+        "allocate_network",
+        "connect_to_network",
+        "create_endpoint",
+        "new_sandbox",
+        "join",
+        "add_link",
+        "add_interface",
+        "program_external_connectivity",
+    ]
+
+
+def test_none(world: World) -> None:
+    sandbox = world.start(network_mode="none")
+    assert sandbox.netns_fd == -1 and sandbox.key in world.kernel.pins
+    assert world.store.endpoints() == []
+    assert list(sandbox.settings.networks) == ["none"]
+    assert ID[:12] not in world.text("hosts")
+    assert BRIDGE not in world.kernel.links
+    world.controller.sandbox_destroy(ID)
+    world.assert_empty()
+
+
+def test_host(world: World) -> None:
+    sandbox = world.start(network_mode="host")
+    assert (sandbox.key, sandbox.netns_fd) == ("", -1)
+    assert sandbox.hostname == os.uname().nodename
+    assert world.text("hosts") == Path("/etc/hosts").read_text()
+    assert world.kernel.calls == []
+    world.controller.sandbox_destroy(ID)
+    world.assert_empty()
+
+
+def test_host_with_extra_hosts_renders_its_own(world: World) -> None:
+    world.start(network_mode="host", extra_hosts=("db:10.0.0.9",))
+    assert "10.0.0.9\tdb\n" in world.text("hosts")
+
+
+def test_container(world: World) -> None:
+    other = Networked("d" * 64, 7, "/k", "name", "dom", "/o/hosts", "/o/resolv.conf", "/o/hostname")
+    sandbox = world.start(network_mode="container:x", networked=other)
+    assert (sandbox.hostname, sandbox.domainname, sandbox.hosts_path) == ("name", "dom", "/o/hosts")
+    assert world.kernel.calls == [("ns_open", ("/k", 0x40000000))]
+    world.assert_empty()
+
+
+def test_unknown_network(world: World) -> None:
+    with pytest.raises(NotFound, match="network blue not found"):
+        world.start(network_mode="blue")
+    world.assert_empty()
+
+
+def test_published_ports_are_discarded_without_a_network(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    ports = (("80/tcp", (PortBinding("", "8080"),)),)
+    sandbox = world.start(network_mode="none", port_bindings=ports)
+    assert "discarded" in caplog.text
+    assert sandbox.held_fds == [] and dict(sandbox.settings.ports) == {}
+
+
+# ---- options ----
+
+
+def test_requested_address_and_mac(world: World) -> None:
+    config = Config(mac_address="02:42:00:00:00:07", hostname="web", domainname="example.org")
+    sandbox = world.start(config=config, ip_address="172.17.5.5")
+    endpoint = sandbox.settings.networks["bridge"]
+    assert (endpoint.ip_address, endpoint.mac_address) == ("172.17.5.5", "02:42:00:00:00:07")
+    assert endpoint.requested_ip == "172.17.5.5"
+    assert world.text("hosts").endswith("172.17.5.5\tweb.example.org web\n")
+    with pytest.raises(Conflict, match="Address already in use"):
+        world.start("d" * 64, ip_address="172.17.5.5")
+    with pytest.raises(InvalidParameter, match="not in the network's subnet"):
+        world.start("d" * 64, ip_address="10.0.0.1")
+    assert len(world.store.endpoints()) == 1
+
+
+def test_requested_address_survives_a_stop(world: World) -> None:
+    first = world.start(ip_address="172.17.5.5")
+    world.controller.sandbox_destroy(ID)
+    again = world.start(settings=first.settings.clean_operational_data())
+    assert again.settings.networks["bridge"].ip_address == "172.17.5.5"
+
+
+def test_ports(world: World) -> None:
+    config = Config(exposed_ports=("80/tcp", "90/tcp"))
+    ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
+    with Undo() as undo:
+        request = world.request(port_bindings=ports, config=config)
+        sandbox = world.controller.initialize_networking(request, undo)
+        undo.dismiss()
+    assert len(sandbox.held_fds) == 1
+    (row,) = world.rules.ports
+    assert (row.container_ip, row.container_port, row.proto) == ("172.17.0.2", 80, "tcp")
+    shown = sandbox.settings.docker_json()["Ports"]
+    assert shown == {
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(row.host_port)}],
+        "90/tcp": None,
+    }
+    sandbox.close()
+    world.controller.sandbox_destroy(ID)
+    world.assert_empty()
+
+
+def test_dns_of_container_engine_and_host(world: World) -> None:
+    world.controller = world.another(dns=("192.0.2.1",), dns_search=("lan",))
+    world.start()
+    assert world.text("resolv.conf").startswith("search lan\nnameserver 192.0.2.1\n")
+    world.start("d" * 64, dns=("192.0.2.9",))
+    assert "nameserver 192.0.2.9\n" in world.text("resolv.conf")
+    assert "search lan\n" in world.text("resolv.conf")
+    assert world.text("resolv.conf.hash").startswith("sha256:")
+
+
+def test_host_gateway(world: World) -> None:
+    world.start(extra_hosts=("gw:host-gateway",))
+    assert "172.17.0.1\tgw\n" in world.text("hosts")
+
+
+def test_bip(world: World) -> None:
+    world.controller = world.another(bip="10.20.0.9/24", mtu=1400)
+    endpoint = world.start().settings.networks["bridge"]
+    assert (endpoint.gateway, endpoint.ip_address) == ("10.20.0.9", "10.20.0.1")
+    with pytest.raises(Conflict, match="bip"):
+        world.another(bip="10.30.0.1/24").find_network("bridge")
+    world.controller.sandbox_destroy(ID)
+    moved = world.another(bip="10.30.0.1/24").find_network("bridge")
+    assert moved.gateway == "10.30.0.1"
+    with pytest.raises(InvalidParameter, match="bip"):
+        world.another(bip="10.30.0.1")
+
+
+@pytest.mark.parametrize(
+    "changes, error",
+    [
+        ({"network_mode": "blue"}, NotFound),
+        ({"network_mode": "none", "ip_address": "10.0.0.1"}, InvalidParameter),
+        ({"ip_address": "10.0.0.300"}, InvalidParameter),
+        ({"dns": ("x",)}, InvalidParameter),
+        ({"dns_search": ("a b",)}, InvalidParameter),
+        ({"extra_hosts": ("x",)}, InvalidParameter),
+        ({"network_mode": "container:x", "dns": ("1.1.1.1",)}, Conflict),
+        ({"network_mode": "container:x", "publish_all_ports": True}, Conflict),
+        ({"network_mode": "container:"}, InvalidParameter),
+        ({"port_bindings": (("80/tcp", (PortBinding("", "70000"),)),)}, InvalidParameter),
+        ({"port_bindings": (("80/tcp", (PortBinding("::1", "80"),)),)}, InvalidParameter),
+    ],
+)
+def test_validate(world: World, changes: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        world.controller.validate(Config(), HostConfig(**changes))
+    world.controller.validate(Config(), HostConfig())
+
+
+# ---- undo, stale state, repair ----
+
+
+@pytest.mark.parametrize("method", ["netns_create", "ns_pin", "veth_create", "link_configure"])
+def test_a_failing_step_leaves_nothing(world: World, method: str) -> None:
+    world.kernel.fail[method] = errno.ENOMEM
+    ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
+    with pytest.raises(KernelError):
+        world.start(port_bindings=ports)
+    world.assert_empty()
+    assert world.start().settings.networks["bridge"].ip_address == "172.17.0.3"
+
+
+def test_failing_rules_leave_nothing(world: World) -> None:
+    world.rules.fail_ports = True
+    with pytest.raises(KernelError):
+        world.start(port_bindings=(("80/tcp", (PortBinding("127.0.0.1", ""),)),))
+    world.assert_empty()
+
+
+def test_taken_port_leaves_nothing(world: World) -> None:
+    ports = (("80/tcp", (PortBinding("192.0.2.1", "80"),)),)
+    with pytest.raises(InvalidParameter):
+        world.start(port_bindings=ports)
+    world.assert_empty()
+
+
+def test_stale_sandbox_is_destroyed_first(world: World) -> None:
+    first = world.start()
+    second = world.start()
+    assert world.kernel.pins == {second.key} != {first.key}
+    assert [row.container_id for row in world.store.sandboxes()] == [ID]
+
+
+def test_destroying_twice_is_fine(world: World) -> None:
+    world.start()
+    world.controller.sandbox_destroy(ID)
+    world.controller.sandbox_destroy(ID)
+    world.assert_empty()
+
+
+def test_links_of_a_shared_namespace_are_deleted(world: World) -> None:
+    world.start()
+    (row,) = world.store.endpoints()
+    world.controller.sandbox_destroy(ID, links=True)
+    assert row.host_ifname not in world.kernel.links
+
+
+def test_deleted_bridge_is_made_again(world: World) -> None:
+    world.start()
+    del world.kernel.links[BRIDGE]
+    world.start("d" * 64)
+    assert BRIDGE in world.kernel.links
+    assert world.rules.set_ups == 2
+
+
+def test_other_link_failures_are_not_retried(world: World) -> None:
+    world.start()
+    world.kernel.fail["veth_create"] = errno.EINVAL
+    with pytest.raises(KernelError):
+        world.start("d" * 64)
+    assert world.rules.set_ups == 1
+
+
+def test_taken_link_name_is_replaced_on_record_first(world: World) -> None:
+    world.controller.find_network("bridge")
+    world.kernel.fail["veth_create"] = errno.EEXIST
+    world.start()
+    tried = [args[0] for name, args in world.kernel.calls if name == "veth_create"]
+    assert len(set(tried)) == 2
+    assert world.store.endpoints()[0].host_ifname == tried[1]
+
+
+def test_restore(world: World) -> None:
+    live, dead, gone = "a" * 64, "b" * 64, "e" * 64
+    for id in (live, dead):
+        world.store.add_container(id, id[:4], "", State())
+    for id in (live, dead, gone):
+        world.start(id)
+    (world.top / "netns" / "stray").touch()
+    world.brif = [*(row.host_ifname for row in world.store.endpoints()), "vethstray", "other"]
+    stray = PortRow("tcp", "0.0.0.0", 80, "x", "y", "172.17.0.9", 80)
+    world.rules.ports.add(stray)
+    removed = world.controller.restore({live})
+    # `dead` has a container: its own repair, under its lock, is the one to free it
+    assert {row.container_id for row in world.store.sandboxes()} == {live, dead}
+    assert "namespace stray" in removed and "link vethstray" in removed
+    assert "port 0.0.0.0:80/tcp" in removed
+    assert len(removed) == 4  # and the sandbox of `gone`
+    assert world.rules.ports == set()
+    assert not (world.top / "netns" / "stray").exists()
+
+
+def test_restore_before_first_use_makes_nothing(world: World) -> None:
+    assert world.controller.restore(()) == []
+    assert world.kernel.links == {} and world.store.networks() == []
+
+
+def test_remove_all(world: World) -> None:
+    assert world.controller.remove_all() == []
+    world.start()
+    with pytest.raises(Conflict, match="active endpoints"):
+        world.controller.remove_all()
+    world.controller.sandbox_destroy(ID)
+    assert len(world.controller.remove_all()) == 2
+    assert BRIDGE not in world.kernel.links and world.store.networks() == []
+    world.start()
+
+
+def test_racing_starts_make_one_network(world: World) -> None:
+    controllers = [world.another() for _ in range(2)] * 4
+    failures: list[BaseException] = []
+
+    def work(n: int, controller: NetworkController) -> None:
+        try:
+            request = replace(world.request(f"{n:x}" * 64), directory=str(world.top / f"d{n}"))
+            (world.top / f"d{n}").mkdir()
+            with Undo() as undo:
+                controller.initialize_networking(request, undo).close()
+                undo.dismiss()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=args) for args in enumerate(controllers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(world.store.networks()) == 1
+    assert len({row.address for row in world.store.endpoints()}) == 8
+    assert world.rules.set_ups == 2  # once by each controller
+
+
+def test_sandbox_on_record_is_found(world: World) -> None:
+    assert world.controller.get_network_sandbox(ID) is None
+    sandbox = world.start()
+    row = world.controller.get_network_sandbox(ID)
+    assert row == SandboxRow(ID, sandbox.settings.sandbox_id, sandbox.key)
+
+
+def test_default_network_comes_first() -> None:
+    from pynetns.network.endpoint import update_container_network_settings
+
+    stored = NetworkSettings(networks={"z": EndpointSettings("z"), "default": EndpointSettings()})
+    assert list(update_container_network_settings(HostConfig(), stored)) == ["bridge", "z"]

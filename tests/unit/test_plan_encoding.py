@@ -1,0 +1,101 @@
+"""kernel/plan.py against csrc/plan.c: what Python writes C accepts, what is damaged C refuses."""
+
+from __future__ import annotations
+
+import os
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pynetns.kernel.lib import ffi, lib
+from pynetns.kernel.plan import Plan, exec_candidates
+
+
+def load(encoded: bytes, nfds: int = 3) -> int:
+    """pn_spawn on a plan that is expected to be refused before anything is cloned."""
+    buffer = ffi.new("uint64_t[]", (len(encoded) + 7) // 8 or 1)
+    ffi.memmove(buffer, encoded, len(encoded))
+    fds = ffi.new("int[]", [0] * max(nfds, 3))
+    out = ffi.new("int[2]")
+    error = ffi.new("struct pn_error *")
+    result = lib.pn_spawn(
+        ffi.cast("uint8_t *", buffer), len(encoded), fds, nfds, out, out + 1, ffi.NULL, error
+    )
+    if result >= 0:  # it was executed after all: collect it
+        os.waitid(os.P_PIDFD, out[0], os.WEXITED)
+        os.close(out[0])
+    return int(result)
+
+
+def small_plan() -> Plan:
+    plan = Plan(0)
+    plan.hostname("x")
+    plan.exec(["/nonexistent/program"], [])
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (lambda b: b[:-8], "truncated"),
+        (lambda b: b[48:], "no clone first"),
+        (lambda b: b + b, "operation after exec"),
+        (lambda b: b[:40], "no exec"),
+        (lambda b: b"\xff\xff" + b[2:], "unknown operation"),
+        (lambda b: b.replace(b"x\0\0\0\0\0\0\0", b"xyzzyxyz"), "string without end"),
+        (lambda b: b"", "empty"),
+    ],
+)
+def test_damaged_plan_is_refused(damage, why):
+    assert load(damage(small_plan().encode())) == -22, why
+
+
+def test_descriptor_index_out_of_range_is_refused():
+    plan = Plan(0)
+    plan.setns(7, 0)
+    plan.exec(["/bin/true"], [])
+    assert load(plan.encode(), nfds=3) == -22
+
+
+@given(st.binary(max_size=400))
+def test_noise_is_refused(noise):
+    assert load(noise) == -22
+
+
+@given(st.binary(min_size=1, max_size=64), st.integers(0, 200))
+def test_overwritten_plan_never_crashes(noise, where):
+    encoded = bytearray(small_plan().encode())
+    where = min(where, len(encoded) - 1)
+    encoded[where : where + len(noise)] = noise[: len(encoded) - where]
+    # code 1 (clone) with other flags would be executed: keep the first operation
+    encoded[:40] = small_plan().encode()[:40]
+    assert load(bytes(encoded)) in (-22, -2, -1, -7, -13, -20, -36)
+
+
+def test_strings_with_nul_are_refused():
+    plan = Plan(0)
+    with pytest.raises(ValueError, match="NUL"):
+        plan.hostname("a\0b")
+
+
+def test_layout_is_that_of_the_header():
+    plan = Plan(0x20000)
+    code, nstr, size, flags, cgroup, *_ = struct.unpack("=HHI4q", plan.encode())
+    assert (code, nstr, size, flags, cgroup) == (1, 0, 0, 0x20000, -1)
+    assert ffi.sizeof("struct pn_op") == 40
+
+
+def test_exec_candidates_follow_path():
+    assert exec_candidates("ls", ["PATH=/a::/b"]) == ["/a/ls", "./ls", "/b/ls"]
+    assert exec_candidates("./ls", ["PATH=/a"]) == ["./ls"]
+    assert "/usr/bin/ls" in exec_candidates("ls", [])
+
+
+def test_describe_names_operation_and_subject():
+    plan = Plan(0)
+    plan.mount("proc", "proc", "/proc", 0)
+    plan.mask("/proc/kcore")
+    assert plan.describe(1) == ("mount", "/proc")
+    assert plan.describe(2) == ("mask", "/proc/kcore")
