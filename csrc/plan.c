@@ -110,15 +110,15 @@ static int index_exec(struct pn_plan *plan, const struct pn_op *op, struct pn_er
 	return 0;
 }
 
-int pn_plan_load(struct pn_plan *plan, const uint8_t *bytes, uint32_t size, const int *fds, uint32_t nfds,
-		 struct pn_error *reterr)
+/* Walks all operations; ret_last gets the final one, which is exec. */
+static int check_all(const uint8_t *bytes, uint32_t size, uint32_t nfds, bool *ret_tty, const struct pn_op **ret_last,
+		     struct pn_error *reterr)
 {
 	const struct pn_op *op = NULL;
 	uint32_t offset = 0;
 	int32_t index = 0;
 	int ret;
 
-	*plan = (struct pn_plan){ .bytes = bytes, .size = size, .fds = fds, .nfds = nfds, .cgroup_fd = -1 };
 	if (nfds < 3 || (uintptr_t)bytes % 8)
 		return refuse(reterr, -1, "no stdio table, or unaligned");
 	for (; offset < size; offset += pn_op_span(op), index++) {
@@ -126,21 +126,43 @@ int pn_plan_load(struct pn_plan *plan, const uint8_t *bytes, uint32_t size, cons
 			return refuse(reterr, index, "operation after exec");
 		if (size - offset < sizeof(*op))
 			return refuse(reterr, index, "truncated operation");
-		op = pn_op_at(plan, offset);
+		op = (const struct pn_op *)(const void *)(bytes + offset);
 		if (op->size > size - offset - sizeof(*op) || pn_op_span(op) > size - offset)
 			return refuse(reterr, index, "truncated payload");
 		ret = check_op(op, nfds, index, reterr);
 		if (ret < 0)
 			return ret;
 		if (op->code == PN_OP_TTY)
-			plan->has_tty = true;
+			*ret_tty = true;
 	}
 	if (!op || op->code != PN_OP_EXEC)
 		return refuse(reterr, index, "no exec at the end");
+	*ret_last = op;
+	return 0;
+}
+
+PN_EXPORT int pn_plan_check(const uint8_t *plan, uint32_t size, uint32_t nfds, struct pn_error *reterr)
+{
+	const struct pn_op *last;
+	bool tty;
+
+	return check_all(plan, size, nfds, &tty, &last, reterr);
+}
+
+int pn_plan_load(struct pn_plan *plan, const uint8_t *bytes, uint32_t size, const int *fds, uint32_t nfds,
+		 struct pn_error *reterr)
+{
+	const struct pn_op *last;
+	int ret;
+
+	*plan = (struct pn_plan){ .bytes = bytes, .size = size, .fds = fds, .nfds = nfds, .cgroup_fd = -1 };
+	ret = check_all(bytes, size, nfds, &plan->has_tty, &last, reterr);
+	if (ret < 0)
+		return ret;
 	plan->clone_flags = (uint64_t)pn_op_at(plan, 0)->arg[0];
 	if (pn_op_at(plan, 0)->arg[1] >= 0)
 		plan->cgroup_fd = fds[pn_op_at(plan, 0)->arg[1]];
-	return index_exec(plan, op, reterr);
+	return index_exec(plan, last, reterr);
 }
 
 void pn_plan_free(struct pn_plan *plan)

@@ -199,6 +199,9 @@ enum pn_dest_mode {
 	PN_DEST_NO_SYMLINK = 2 /* refuse a destination with a symlink on its way (/proc, /sys, /dev) */
 };
 
+/* Whether a plan is well formed for a table of nfds descriptors; nothing is executed. */
+int pn_plan_check(const uint8_t *plan, uint32_t size, uint32_t nfds, struct pn_error *reterr);
+
 /* ---- spawn.c ---- */
 enum pn_limits {
 	PN_TRACE_MAX = 128,

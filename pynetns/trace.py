@@ -102,7 +102,10 @@ class step:  # noqa: N801 - reads as a statement: `with step("join"):`
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         end = time.monotonic_ns()
         metrics.add(self.name, end - self.start)

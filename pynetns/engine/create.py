@@ -46,9 +46,7 @@ def container_create(
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)
         config = merge_image_config(config, image)
-        host_config = replace(
-            host_config, security_opt=inline_profiles(host_config.security_opt)
-        )
+        host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
         with container_lock(engine.exec_root, record.id), Undo() as undo:
@@ -149,7 +147,9 @@ def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Un
     for sub in ("checkpoints", "mounts"):
         os.mkdir(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
-    os.close(os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+    os.close(
+        os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+    )
     engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
     write_record(engine.root, record, name)

@@ -67,9 +67,7 @@ class Exec:
         self._engine.shim.resize(self.id, rows, columns)
 
 
-def container_exec(
-    engine: Engine, container_id: str, config: ExecConfig, attach: Attach
-) -> Exec:
+def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
     Raises Conflict (not running, paused), StartFailed with exit code 126 or 127.

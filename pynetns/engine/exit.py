@@ -152,7 +152,7 @@ def refresh(engine: Engine, row: ContainerRow) -> ContainerRow:
 
 
 def has_ended(engine: Engine, row: ContainerRow) -> bool:
-    """Cheap look: is there an exit record, or no such process any more?"""
+    """Cheap look: is there an exit record, or no such process, or no shim any more?"""
     from .core import BOOT_ID
 
     directory = task_directory(engine.exec_root, row.id)
@@ -160,6 +160,7 @@ def has_ended(engine: Engine, row: ContainerRow) -> bool:
         row.state.boot_id != BOOT_ID
         or os.path.exists(f"{directory}/exit")
         or not process_lives(row.state)
+        or not engine.shim.alive()
     )
 
 

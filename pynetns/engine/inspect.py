@@ -106,7 +106,14 @@ def unix_seconds(rfc3339: str) -> int:
     return calendar.timegm(time.strptime(rfc3339[:19], "%Y-%m-%dT%H:%M:%S"))
 
 
-_UNITS = ((31536000, "year"), (2592000, "month"), (604800, "week"), (86400, "day"), (3600, "hour"), (60, "minute"))
+_UNITS = (
+    (31536000, "year"),
+    (2592000, "month"),
+    (604800, "week"),
+    (86400, "day"),
+    (3600, "hour"),
+    (60, "minute"),
+)
 
 
 def human_duration(seconds: float) -> str:

@@ -95,9 +95,7 @@ def seccomp_of(
     engine: Engine, host_config: HostConfig, capabilities: Sequence[str]
 ) -> tuple[dict[str, Any] | None, str, bytes]:
     """(the spec's block, its JSON text, the compiled filter); remembered where they are made."""
-    block = container_seccomp(
-        host_config.security_opt, tuple(capabilities), host_config.privileged
-    )
+    block = container_seccomp(host_config.security_opt, tuple(capabilities), host_config.privileged)
     if block is None:
         return None, "", b""
     return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")

@@ -128,7 +128,7 @@ def initialize_networking(
         request = SandboxRequest(
             container_id=record.id,
             container_name=container.name,
-            config=replace(record.config, hostname=record.hostname),
+            config=record.config,
             host_config=record.host_config,
             directory=container_directory(engine.root, record.id),
             settings=container.network,
@@ -245,7 +245,9 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[st
         try:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError as error:
-            raise StartFailed(f"{namespace['type']} namespace {path}: {error.strerror}", 128) from error
+            raise StartFailed(
+                f"{namespace['type']} namespace {path}: {error.strerror}", 128
+            ) from error
         fds.push(os.close, fd)
         opened[namespace["type"]] = fd
     return opened
@@ -284,7 +286,10 @@ def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: i
         )
         engine.store.set_network(container.id, sandbox.settings)
         engine.store.add_event(
-            "container", "start", container.id, {"name": container.name, "image": container.record.config.image}
+            "container",
+            "start",
+            container.id,
+            {"name": container.name, "image": container.record.config.image},
         )
 
 

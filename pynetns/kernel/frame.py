@@ -85,9 +85,7 @@ def receive(sock: int) -> Frame:
             continue  # a Python signal handler has run; if it raised we are not here
         key = ffi.string(frame.key).decode()
         payload = bytes(ffi.buffer(buffer, size))
-        return Frame(
-            frame.kind, frame.serial, frame.arg, frame.value, frame.received, key, payload
-        )
+        return Frame(frame.kind, frame.serial, frame.arg, frame.value, frame.received, key, payload)
 
 
 def parse_error(payload: bytes) -> KernelError:

@@ -1,8 +1,8 @@
 """Low-level part: run a program inside the namespaces of a living process (setns + exec).
 
-    >>> with join(os.getpid(), ["true"], namespaces=CLONE_NEWUTS) as process:
-    ...     process.wait()
-    0
+>>> with join(os.getpid(), ["true"], namespaces=CLONE_NEWUTS) as process:
+...     process.wait()
+0
 """
 
 from __future__ import annotations

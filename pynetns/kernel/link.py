@@ -93,6 +93,8 @@ def address_add(nl: int, name: str, address: str, prefix: int) -> None:
     call(lib.pn_address_add, nl, name.encode(), _packed(address), prefix)
 
 
-def route_add(nl: int, name: str, destination: str, prefix: int, gateway: str | None = None) -> None:
+def route_add(
+    nl: int, name: str, destination: str, prefix: int, gateway: str | None = None
+) -> None:
     """A route to `destination`/`prefix` over link `name`, by `gateway` or on link."""
     call(lib.pn_route_add, nl, name.encode(), _packed(destination), prefix, _packed(gateway))

@@ -148,7 +148,13 @@ class Plan:
         self._op(lib.PN_OP_CHROOT, 0, 0, 0, 0, path)
 
     def mount(
-        self, fstype: str, source: str, destination: str, flags: int, data: str = "", mode: int = CREATE
+        self,
+        fstype: str,
+        source: str,
+        destination: str,
+        flags: int,
+        data: str = "",
+        mode: int = CREATE,
     ) -> None:
         """mount(2) of a new file system; `flags` are MS_* bits."""
         self._op(lib.PN_OP_MOUNT, flags, mode, 0, 0, fstype, source, destination, data)

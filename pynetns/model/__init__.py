@@ -1,0 +1,1 @@
+"""Frozen data and the parsing of what users type. No I/O."""

@@ -161,7 +161,9 @@ def from_json(cls: type, data: dict[str, Any]) -> Any:
         elif field.name == "exposed_ports":
             value = tuple(value)
         elif field.name == "port_bindings":
-            value = tuple((p, tuple(from_json(PortBinding, b) for b in bs)) for p, bs in value.items())
+            value = tuple(
+                (p, tuple(from_json(PortBinding, b) for b in bs)) for p, bs in value.items()
+            )
         elif field.name in _ITEMS:
             value = tuple(from_json(_ITEMS[field.name], item) for item in value)
         elif isinstance(value, list):

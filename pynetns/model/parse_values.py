@@ -248,6 +248,7 @@ def parse_network_mode(value: Any, option: str = "--network") -> str:
         kind, colon, name = value.partition(":")
         if not colon and _NAME_REST.issuperset(value):
             return value
-        if kind == "container" and name and _NAME_REST.issuperset(name.removeprefix("/")):
-            return f"container:{name.removeprefix('/')}"
+        name = name.removeprefix("/")
+        if kind == "container" and name and _NAME_REST.issuperset(name):
+            return f"container:{name}"
     raise refuse(option, value, "bridge, none, host or container:NAME")

@@ -292,6 +292,4 @@ def _render_credentials(plan: Plan, process: dict[str, Any]) -> None:
     plan.groups(user.get("additionalGids") or ())
     if user["uid"] or user["gid"]:
         plan.user(user["uid"], user["gid"])
-    plan.capset(
-        masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"]
-    )
+    plan.capset(masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"])

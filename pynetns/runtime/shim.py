@@ -84,9 +84,7 @@ class ShimClient:
 
     @contextmanager
     def _start_lock(self) -> Iterator[None]:
-        fd = os.open(
-            f"{self.exec_root}/shim.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
-        )
+        fd = os.open(f"{self.exec_root}/shim.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
@@ -135,6 +133,30 @@ class ShimClient:
     def _give(self, fd: int) -> None:
         with self._lock:
             self._idle.append(fd)
+
+    def alive(self) -> bool:
+        """Whether the shim is there. Cheap: a look at a connection that is open anyway."""
+        try:
+            fd = self._take(start=False)
+        except (OSError, KernelError):
+            return False
+        if _readable(fd, 0):  # nobody asked anything: this is its end
+            os.close(fd)
+            return self._replaced()
+        self._give(fd)
+        return True
+
+    def _replaced(self) -> bool:
+        """After a dead connection: is there another shim by now?"""
+        with self._lock:
+            stale, self._idle = self._idle, []
+        for fd in stale:
+            os.close(fd)
+        try:
+            self._give(self.connect(start=False))
+        except (OSError, KernelError):
+            return False
+        return True
 
     def close(self) -> None:
         """Close the idle connections. Tasks go on."""
@@ -284,9 +306,7 @@ class ShimClient:
         """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""
         return self._tell(frame.ATTACH, key, 0, flags, fds)
 
-    def _tell(
-        self, kind: int, key: str, arg: int, flags: int = 0, fds: Sequence[int] = ()
-    ) -> bool:
+    def _tell(self, kind: int, key: str, arg: int, flags: int = 0, fds: Sequence[int] = ()) -> bool:
         try:
             self.request(kind, key=key, arg=arg, flags=flags, fds=fds)
         except KernelError as error:

@@ -18,6 +18,8 @@ from pynetns.kernel.plan import Plan
 from pynetns.runtime.shim import ShimClient
 from pynetns.runtime.task import Attach, Task, read_exit
 
+from ..conftest import end_shim
+
 pytestmark = pytest.mark.root
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
@@ -64,6 +66,7 @@ class Bench:
         for key in self.keys:
             if self.shim.signal(key, signal.SIGKILL):
                 self.shim.wait(key)
+        end_shim(self)
         self.shim.close()
         os.close(self.mounts)
 

@@ -56,9 +56,7 @@ def test_exec_options(container, options, script, expected):
     assert (code, out.decode().strip()) == (0, expected)
 
 
-@pytest.mark.parametrize(
-    ("command", "code"), [(["no-such-program"], 127), (["/etc/passwd"], 126)]
-)
+@pytest.mark.parametrize(("command", "code"), [(["no-such-program"], 127), (["/etc/passwd"], 126)])
 def test_exec_of_what_cannot_be_executed(container, command, code):
     with pytest.raises(errors.StartFailed) as caught:
         container.exec_run(command)

@@ -51,7 +51,7 @@ def test_masked_paths_show_nothing(run, path):
     assert run(["sh", "-c", f"cat {path} 2>/dev/null || ls -A {path}"]) == ""
 
 
-@pytest.mark.parametrize("path", ["/proc/sys/kernel/domainname", "/proc/sysrq-trigger"])
+@pytest.mark.parametrize("path", ["/proc/sys/kernel/domainname", "/proc/irq/default_smp_affinity"])
 def test_readonly_paths(run, path):
     script = f"sh -c 'echo x > {path}' 2>&1 | grep -c 'Read-only file system'"
     assert run(["sh", "-c", script]) == "1\n"
@@ -87,7 +87,9 @@ def test_device_rules_hold_even_for_a_node_made_inside(run):
 
 def test_capabilities_seccomp_and_privileges(run):
     status = dict(
-        line.split(":\t", 1) for line in run(["cat", "/proc/self/status"]).splitlines() if ":\t" in line
+        line.split(":\t", 1)
+        for line in run(["cat", "/proc/self/status"]).splitlines()
+        if ":\t" in line
     )
     assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == DEFAULT_CAPS
     assert int(status["CapBnd"], 16) == DEFAULT_CAPS
@@ -141,9 +143,7 @@ def test_privileged_has_all_that_the_machine_has(run):
 
 
 def test_readonly_root(run):
-    out = run(
-        ["sh", "-c", "touch /x 2>&1; touch /dev/shm/y && echo shm writable"], read_only=True
-    )
+    out = run(["sh", "-c", "touch /x 2>&1; touch /dev/shm/y && echo shm writable"], read_only=True)
     assert "Read-only file system" in out
     assert "shm writable" in out
 
@@ -170,9 +170,7 @@ def test_a_mount_below_another_comes_after_it(run, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "inner").write_text("inner\n")
-    out = run(
-        ["cat", "/x/y/inner"], volumes=[f"{tmp_path}/b:/x/y", f"{tmp_path}/a:/x"]
-    )
+    out = run(["cat", "/x/y/inner"], volumes=[f"{tmp_path}/b:/x/y", f"{tmp_path}/a:/x"])
     assert out == "inner\n"
 
 
@@ -185,8 +183,20 @@ def test_spec_on_disk_is_what_is_executed(engine):
     assert spec["hostname"] == "box"
     environ = Path(f"/proc/{container.attrs['State']['Pid']}/environ").read_bytes()
     assert environ.decode().split("\0")[:-1] == spec["process"]["env"]
-    assert {n["type"] for n in spec["linux"]["namespaces"]} >= {"mount", "network", "uts", "pid", "ipc"}
-    for kind, name in (("mount", "mnt"), ("network", "net"), ("uts", "uts"), ("pid", "pid"), ("ipc", "ipc")):
+    assert {n["type"] for n in spec["linux"]["namespaces"]} >= {
+        "mount",
+        "network",
+        "uts",
+        "pid",
+        "ipc",
+    }
+    for kind, name in (
+        ("mount", "mnt"),
+        ("network", "net"),
+        ("uts", "uts"),
+        ("pid", "pid"),
+        ("ipc", "ipc"),
+    ):
         mine = os.readlink(f"/proc/self/ns/{name}")
         theirs = os.readlink(f"/proc/{container.attrs['State']['Pid']}/ns/{name}")
         assert mine != theirs, kind

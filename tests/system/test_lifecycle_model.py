@@ -7,7 +7,13 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from pynetns import errors
 
@@ -15,7 +21,7 @@ from ..conftest import Place
 
 pytestmark = pytest.mark.root
 
-NAMES = ("a", "b", "c")
+NAMES = ("aa", "bb", "cc")
 
 
 class Lifecycle(RuleBasedStateMachine):

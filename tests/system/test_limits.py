@@ -44,7 +44,9 @@ def test_cpu_limit(run):
 
 
 def test_cpuset(run):
-    assert run(["grep", "Cpus_allowed_list", "/proc/self/status"], cpuset_cpus="1").split()[1] == "1"
+    assert (
+        run(["grep", "Cpus_allowed_list", "/proc/self/status"], cpuset_cpus="1").split()[1] == "1"
+    )
 
 
 def test_limit_of_an_exec_is_the_containers(engine):

@@ -78,7 +78,8 @@ def test_namespace_is_bind_mounted_and_gone_with_the_container(engine):
     pid = container.attrs["State"]["Pid"]
     assert key.startswith(f"{engine.exec_root}/netns/")
     assert os.stat(key).st_ino == os.stat(f"/proc/{pid}/ns/net").st_ino
-    assert any(line.split()[4] == key for line in open("/proc/self/mountinfo"))
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    assert any(line.split()[4] == key for line in mounts)
     container.kill()
     container.wait()
     assert not os.path.exists(key)
@@ -255,6 +256,7 @@ def test_port_in_use_by_a_container(engine):
 def test_port_in_use_by_a_program(engine):
     with socket.socket() as holder:
         holder.bind(("0.0.0.0", 0))
+        holder.listen()
         port = holder.getsockname()[1]
         container = engine.containers.create("host", SLEEP, ports={"80/tcp": port})
         with pytest.raises(errors.Conflict, match=f"{port}.*{os.getpid()}"):
@@ -332,7 +334,9 @@ SERVER_WAIT = (
 def machine_body(place) -> bytes:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     engine = place.engine()
-    script = "import socket; print(socket.create_connection(('198.51.100.2', 80)).recv(99).decode())"
+    script = (
+        "import socket; print(socket.create_connection(('198.51.100.2', 80)).recv(99).decode())"
+    )
     out = engine.containers.run("host", [PYTHON, "-c", script], remove=True)
     engine.network.remove_all()
     return out

@@ -43,7 +43,9 @@ def test_host_image_is_this_machine_copy_on_write(engine, run):
     assert os.path.exists("/etc/passwd") and not os.path.exists("/etc/made")
     upper = Path(engine.root, "overlay2", container.id, "diff", "etc")
     assert (upper / "made").read_text() == "x\n"
-    assert run(["sh", "-c", "test -e /etc/passwd && test ! -e /etc/made && echo apart"]) == "apart\n"
+    assert (
+        run(["sh", "-c", "test -e /etc/passwd && test ! -e /etc/made && echo apart"]) == "apart\n"
+    )
 
 
 def test_host_image_hides_the_engines_own_directories(engine, run):
@@ -59,7 +61,7 @@ def test_host_image_shows_no_socket_of_run(engine, run, tmp_path):
         server.bind(path)
         try:
             assert run(["sh", "-c", f"test -e {path} || echo hidden"]) == "hidden\n"
-            assert run(["ls", "-A", "/run", "/tmp"]).split() in (["/run:", "/tmp:"],)
+            assert run(["find", "/run", "/tmp", "!", "-type", "d"]) == ""
         finally:
             os.unlink(path)
 
@@ -74,7 +76,11 @@ def test_rootfs_directory_is_used_and_not_changed(engine, tree):
 @pytest.mark.parametrize("what", ["missing", "file", "parent"])
 def test_bad_rootfs(engine, tmp_path, what):
     (tmp_path / "file").write_text("")
-    path = {"missing": tmp_path / "no", "file": tmp_path / "file", "parent": Path(engine.root).parent}
+    path = {
+        "missing": tmp_path / "no",
+        "file": tmp_path / "file",
+        "parent": Path(engine.root).parent,
+    }
     with pytest.raises(errors.InvalidParameter, match="--rootfs"):
         engine.containers.create(rootfs=str(path[what]), command=["true"])
     assert engine.containers.list(all=True) == []

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound
+from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound, Unavailable
 from pynetns.model.config import Config, HostConfig, PortBinding
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
 from pynetns.network import default_network, repair
+from pynetns.network.bridge import Bridge
 from pynetns.network.controller import NetworkController
 from pynetns.network.sandbox import Networked, SandboxRequest
 from pynetns.store import PortRow, SandboxRow, Store
@@ -105,10 +106,14 @@ class PaperRules:
     def choose_pool(self, taken: Any = ()) -> str:
         return "172.17.0.0/16"
 
-    def setup_bridge(self, kernel: PaperKernel, name: str, *args: Any) -> None:
+    def setup_bridge(self, kernel: PaperKernel, name: str, *args: Any) -> Bridge:
         self.set_ups += 1
         if name not in kernel.links:
             kernel.add(name)
+        return Bridge(name, kernel.links[name])
+
+    def remove_bridge(self, kernel: PaperKernel, name: str, engine_id: str) -> bool:
+        return kernel.links.pop(name, 0) != 0
 
     def ensure_table(self, *args: Any) -> None:
         self.tables = 1
@@ -119,6 +124,8 @@ class PaperRules:
     def add_ports(self, engine_id: str, ports: Any) -> None:
         if self.fail_ports:
             raise KernelError(errno.ENOSPC, "nftables")
+        if not self.tables:
+            raise Unavailable("nf_tables : table is gone")
         self.ports |= set(ports)
 
     def remove_ports(self, engine_id: str, ports: Any) -> None:
@@ -442,6 +449,16 @@ def test_deleted_bridge_is_made_again(world: World) -> None:
     world.start("d" * 64)
     assert BRIDGE in world.kernel.links
     assert world.rules.set_ups == 2
+
+
+def test_flushed_rules_are_made_again(world: World) -> None:
+    ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
+    world.start(port_bindings=ports)
+    world.rules.tables = 0
+    world.rules.ports.clear()
+    world.start("d" * 64, port_bindings=ports)
+    assert world.rules.ports == set(world.store.ports())
+    assert len(world.rules.ports) == 2
 
 
 def test_other_link_failures_are_not_retried(world: World) -> None:

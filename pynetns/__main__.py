@@ -1,0 +1,5 @@
+"""`python -m pynetns`: the command line."""
+
+from .cli.main import entry
+
+entry()

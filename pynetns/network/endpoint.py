@@ -1,0 +1,198 @@
+"""An endpoint: one container on one network, from its options to its row.
+
+Owns: what a container asks of a network, and the record of what it got. Intent comes before deed:
+the row (with the name of the link to be made) is written before any kernel object exists. Knows
+nothing of links. libnetwork network.CreateEndpoint, moby buildCreateEndpointOptions; seed sections
+1.2.1.1.1 and 1.2.1.1.2.3-5.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from ..errors import InvalidParameter
+from ..model.config import Config, HostConfig
+from ..model.network import DEFAULT_NETWORK, EndpointSettings, HostAddress, NetworkSettings
+from ..store import EndpointRow, PortRow, SandboxRow, Store
+from .ipam import (
+    Subnet,
+    format_address,
+    format_mac,
+    mac_from_address,
+    parse_address,
+    parse_mac,
+    request_address,
+)
+from .ports import PortRequest, Reserved, port_requests, port_rows
+
+VETH_PREFIX = "veth"
+CONTAINER_INTERFACE_PREFIX = "eth"
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network as the hot path needs it: text and numbers made once. `ifindex` of its bridge."""
+
+    id: str
+    name: str
+    bridge: str
+    mtu: int
+    subnet: Subnet
+    gateway: str
+    broadcast: str
+    ifindex: int
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointOptions:
+    """What one container wants of one network."""
+
+    name: str
+    mac: bytes | None
+    address: int | None
+    aliases: tuple[str, ...]
+    ports: tuple[PortRequest, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What it got."""
+
+    row: EndpointRow
+    network: Network
+    address: str
+    mac: bytes
+    aliases: tuple[str, ...]
+    requested_ip: str
+    ports: tuple[PortRow, ...]
+
+
+def network_name(mode: str) -> str:
+    """The network a mode means; the default mode means the default network."""
+    return DEFAULT_NETWORK if mode in ("", "default") else mode
+
+
+def update_container_network_settings(
+    host_config: HostConfig, stored: NetworkSettings
+) -> dict[str, EndpointSettings]:
+    """The networks a container is to be connected to, the default one first.
+
+    Only the default network supports links, which must be known when the sandbox is made; hence it
+    comes first. moby updateContainerNetworkSettings.
+    """
+    own = network_name(host_config.network_mode)
+    networks = {
+        network_name(name): settings.clean_operational_data()
+        for name, settings in stored.networks.items()
+    } or {own: EndpointSettings(network_name=own)}
+    if host_config.ip_address and own in networks:
+        networks[own] = replace(networks[own], requested_ip=host_config.ip_address)
+    if DEFAULT_NETWORK in networks and len(networks) > 1:
+        networks = {DEFAULT_NETWORK: networks.pop(DEFAULT_NETWORK), **networks}
+    return networks
+
+
+def build_create_endpoint_options(
+    container_name: str,
+    config: Config,
+    host_config: HostConfig,
+    network: str,
+    settings: EndpointSettings,
+) -> EndpointOptions:
+    """Options of an endpoint on `network`. The MAC address and the published ports belong to the
+    network of the container's mode. InvalidParameter for a bad address or MAC.
+
+    A requested address is accepted on the default network too, which Docker refuses; its reason, a
+    subnet that may change under the container, does not hold here: it is kept in the store.
+    """
+    name = container_name.removeprefix("/")
+    if not name.strip():
+        raise InvalidParameter(f"invalid endpoint name: {name!r}")
+    own = network_name(host_config.network_mode) == network
+    requested = settings.requested_ip
+    return EndpointOptions(
+        name=name,
+        mac=parse_mac(config.mac_address) if own and config.mac_address else None,
+        address=parse_address(requested, "ip address") if requested else None,
+        aliases=settings.aliases,
+        ports=_port_requests(config, host_config) if own else (),
+    )
+
+
+def _port_requests(config: Config, host_config: HostConfig) -> tuple[PortRequest, ...]:
+    if not (host_config.port_bindings or host_config.publish_all_ports):
+        return ()
+    return port_requests(config, host_config)
+
+
+def create_endpoint(
+    store: Store,
+    network: Network,
+    options: EndpointOptions,
+    sandbox: SandboxRow,
+    reserved: Sequence[Reserved],
+    *,
+    first: bool,
+) -> Endpoint:
+    """Record endpoint, address, ports and with the first endpoint the sandbox, in one transaction.
+    Nothing of it exists yet.
+
+    Raises Conflict (address in use; the container is connected already), InvalidParameter
+    (address outside the subnet), Unavailable (no address left).
+    """
+    endpoint_id = secrets.token_hex(32)
+    with store.transaction():
+        if first:
+            store.add_sandbox(sandbox)
+        number = request_address(store, network.id, network.name, network.subnet, options.address)
+        address = format_address(number)
+        mac = options.mac or mac_from_address(number)
+        row = EndpointRow(
+            endpoint_id,
+            sandbox.container_id,
+            network.id,
+            options.name,
+            number,
+            format_mac(mac),
+            host_interface_name(),
+            sandbox.id,
+        )
+        store.add_endpoint(row)
+        ports = port_rows(reserved, sandbox.container_id, endpoint_id, address)
+        store.add_ports(ports)
+    requested = address if options.address is not None else ""
+    return Endpoint(row, network, address, mac, options.aliases, requested, tuple(ports))
+
+
+def host_interface_name() -> str:
+    """A name for the host's end of a veth pair: "veth" and 7 hex digits. moby GenerateIfaceName."""
+    return VETH_PREFIX + secrets.token_hex(4)[:7]
+
+
+def build_endpoint_info(endpoint: Endpoint) -> EndpointSettings:
+    """What `inspect` shows of an endpoint. moby buildEndpointInfo."""
+    network = endpoint.network
+    return EndpointSettings(
+        network_name=network.name,
+        network_id=network.id,
+        endpoint_id=endpoint.row.id,
+        gateway=network.gateway,
+        ip_address=endpoint.address,
+        ip_prefix_len=network.subnet.prefix,
+        mac_address=endpoint.row.mac,
+        aliases=endpoint.aliases,
+        requested_ip=endpoint.requested_ip,
+    )
+
+
+def get_port_map_info(
+    config: Config, ports: Sequence[PortRow]
+) -> dict[str, tuple[HostAddress, ...] | None]:
+    """Exposed and published ports with their host addresses. moby getPortMapInfo."""
+    bound: dict[str, tuple[HostAddress, ...] | None] = dict.fromkeys(config.exposed_ports)
+    for row in ports:
+        key = f"{row.container_port}/{row.proto}"
+        bound[key] = (*(bound.get(key) or ()), (row.host_ip, str(row.host_port)))
+    return bound

@@ -1,0 +1,204 @@
+"""A sandbox: the network namespace of one container, its files, and the links inside.
+
+Owns: making and pinning the namespace, the resolution files, the container's end of a link. Knows
+nothing of addresses being free, of rules, or of which networks there are. libnetwork
+controller.NewSandbox, sandbox.populateNetworkResources; seed sections 1.2.1.1.2.6-7 and .10.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..kernel import Kernel
+from ..model.config import Config, HostConfig
+from ..model.network import NetworkSettings
+from ..store import SandboxRow
+from . import host_files
+from .endpoint import CONTAINER_INTERFACE_PREFIX, Endpoint
+from .host_files import ResolvConf, ResolverOptions
+
+CLONE_NEWNET = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class Networked:
+    """The running container whose network another one shares."""
+
+    container_id: str
+    pid: int
+    sandbox_key: str
+    hostname: str
+    domainname: str
+    hosts_path: str
+    resolv_conf_path: str
+    hostname_path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRequest:
+    """A container about to start. `settings` are the stored ones; `directory` holds its files."""
+
+    container_id: str
+    container_name: str
+    config: Config
+    host_config: HostConfig
+    directory: str
+    settings: NetworkSettings
+    networked: Networked | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxOptions:
+    """What goes into the sandbox's files. `use_default_sandbox`: the host's own namespace."""
+
+    hostname: str
+    domainname: str
+    extra_hosts: tuple[tuple[str, str], ...]
+    resolver: ResolverOptions
+    use_default_sandbox: bool
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """The network a container starts with. Owns `netns_fd`, `netlink_fd` and `held_fds`.
+
+    `netns_fd` is -1 in host mode (the host's own namespace, `key` is "" then); `held_fds` are the
+    sockets that reserve its host ports, for the shim to keep; `netlink_fd` acts inside and is
+    closed (-1) once the links are made.
+    """
+
+    key: str = ""
+    netns_fd: int = -1
+    netlink_fd: int = -1
+    settings: NetworkSettings = field(default_factory=NetworkSettings)
+    hostname: str = ""
+    domainname: str = ""
+    hosts_path: str = ""
+    hostname_path: str = ""
+    resolv_conf_path: str = ""
+    held_fds: list[int] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Close every descriptor. Idempotent."""
+        self.close_netlink()
+        fds, self.held_fds = self.held_fds, []
+        if self.netns_fd >= 0:
+            fds.append(self.netns_fd)
+            self.netns_fd = -1
+        for fd in fds:
+            os.close(fd)
+
+    def close_netlink(self) -> None:
+        """The links are made."""
+        fd, self.netlink_fd = self.netlink_fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def stub_sandbox(request: SandboxRequest) -> Sandbox:
+    """A sandbox that holds nothing yet but knows where its files are."""
+    config, directory = request.config, request.directory
+    return Sandbox(
+        hostname=config.hostname or default_hostname(request),
+        domainname=config.domainname,
+        hosts_path=f"{directory}/hosts",
+        hostname_path=f"{directory}/hostname",
+        resolv_conf_path=f"{directory}/resolv.conf",
+    )
+
+
+def default_hostname(request: SandboxRequest) -> str:
+    """The host's own name in host mode, else the short id."""
+    if request.host_config.network_mode == "host":
+        return os.uname().nodename
+    return request.container_id[:12]
+
+
+def join_networked(kernel: Kernel, networked: Networked) -> Sandbox:
+    """The sandbox of another container: its namespace, names and files. moby
+    initializeNetworkingPaths. KernelError when its namespace is gone."""
+    where = networked.sandbox_key or f"/proc/{networked.pid}/ns/net"
+    return Sandbox(
+        key=where,
+        netns_fd=kernel.ns_open(where, CLONE_NEWNET),
+        hostname=networked.hostname,
+        domainname=networked.domainname,
+        hosts_path=networked.hosts_path,
+        hostname_path=networked.hostname_path,
+        resolv_conf_path=networked.resolv_conf_path,
+    )
+
+
+def build_sandbox_options(
+    request: SandboxRequest, sandbox: Sandbox, defaults: ResolverOptions, host_gateway: str
+) -> SandboxOptions:
+    """Options of a sandbox: the container's, else the engine's. `host_gateway` is the address that
+    an extra host of that name stands for. moby buildSandboxOptions, seed 1.2.1.1.2.6."""
+    host_config = request.host_config
+    extra = tuple(host_files.parse_extra_host(entry) for entry in host_config.extra_hosts)
+    resolver = defaults
+    if host_config.dns or host_config.dns_search or host_config.dns_options:
+        resolver = ResolverOptions(
+            host_config.dns or defaults.dns,
+            host_config.dns_search or defaults.dns_search,
+            host_config.dns_options or defaults.dns_options,
+        )
+    return SandboxOptions(
+        hostname=sandbox.hostname,
+        domainname=sandbox.domainname,
+        extra_hosts=tuple(
+            (name, host_gateway if address == host_files.HOST_GATEWAY else address)
+            for name, address in extra
+        ),
+        resolver=resolver,
+        use_default_sandbox=host_config.network_mode == "host",
+    )
+
+
+def setup_resolution_files(
+    directory: str, options: SandboxOptions, resolv_conf: ResolvConf, addresses: Sequence[str]
+) -> None:
+    """hosts and resolv.conf. The addresses of all endpoints are known already, so each file is
+    written once; moby writes hosts in setupResolutionFiles and again in Join."""
+    if options.use_default_sandbox and not options.extra_hosts:
+        hosts = host_files.read_text(host_files.HOST_HOSTS)
+    else:
+        hosts = host_files.render_hosts(
+            options.extra_hosts, addresses, options.hostname, options.domainname
+        )
+    host_files.build_hosts_file(directory, hosts)
+    if options.use_default_sandbox and not options.resolver:
+        text = host_files.read_text(host_files.HOST_RESOLV_CONF)
+        host_files.setup_dns(directory, text.encode("utf-8", "surrogateescape"))
+    else:
+        host_files.setup_dns(directory, resolv_conf.render(options.resolver))
+
+
+def new_namespace(kernel: Kernel, sandbox: Sandbox, row: SandboxRow) -> None:
+    """Make the namespace, loopback up and IPv6 off, and pin it. osl.NewSandbox."""
+    sandbox.netns_fd, sandbox.netlink_fd = kernel.netns_create(ipv6_off=True, lo_up=True)
+    kernel.ns_pin(sandbox.netns_fd, row.key)
+    sandbox.key = row.key
+
+
+def add_interface(kernel: Kernel, sandbox: Sandbox, endpoint: Endpoint, index: int) -> None:
+    """Configure the container's end: address, up, default route. osl AddInterface, updateGateway.
+
+    The link was made in place under its final name, so nothing is moved or renamed.
+    """
+    network = endpoint.network
+    kernel.link_configure(
+        sandbox.netlink_fd,
+        interface_name(index),
+        endpoint.address,
+        network.subnet.prefix,
+        network.gateway,
+        network.broadcast,
+    )
+
+
+def interface_name(index: int) -> str:
+    """ "eth0" for the first endpoint of a container."""
+    return f"{CONTAINER_INTERFACE_PREFIX}{index}"

@@ -1,0 +1,394 @@
+"""What the engine asks of cgroups, from create to remove.
+
+Owns: which hierarchies a container is in and the order of what is done there; v1.py and v2.py do
+it. Nothing is kept in memory or on disk: the directories say what there is, so that any process can
+take over. A parent other than the engine's own is remembered as an extended attribute of that one.
+
+The child is cloned into the v2 cgroup and joins the v1 ones last, just before it executes.
+Source: seed section 1.2.2 (cgroup path and resources); kernel documents cgroup-v1, cgroup-v2.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import posixpath
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...errors import Conflict, Unavailable
+from ...kernel import Kernel
+from ...model.config import HostConfig
+from ...undo import Undo
+from ..devices import DEFAULT_RULES
+from . import v1, v2
+from .files import kill_one_by_one, old_containers, pids_below, read_key, read_number, write_file
+from .hierarchy import Hierarchies, detect
+from .limits import Setting, check_controllers, render
+
+DEFAULT_PARENT = "/pynetns"
+_PARENT_MARK = "trusted.pynetns.parent."
+
+
+@dataclass(frozen=True, slots=True)
+class Cgroup:
+    """The cgroups of one container. `v2_fd` is the directory to clone into, -1 without a v2
+    hierarchy; `join_fds` are cgroup.procs files to write "0" to; `paths` maps a controller ("" for
+    v2) to its directory; `mounts` are (name below /sys/fs/cgroup, directory) to show inside."""
+
+    v2_fd: int
+    join_fds: tuple[int, ...]
+    paths: Mapping[str, str]
+    mounts: tuple[tuple[str, str], ...]
+
+    def close(self) -> None:
+        """Release the descriptors, once."""
+        for fd in (self.v2_fd, *self.join_fds):
+            if fd >= 0:
+                os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a container uses. Bytes and nanoseconds; None where no controller counts it."""
+
+    pids: int
+    cpu_ns: int | None
+    memory: int | None
+    memory_limit: int | None
+    oom_kills: int
+
+
+class CgroupManager:
+    """Cgroups below `parent`, the engine's own cgroup in every hierarchy."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        parent: str = DEFAULT_PARENT,
+        detect: Callable[[], Hierarchies] = detect,
+    ) -> None:
+        self.parent = clean_parent(parent)
+        self._hierarchies = detect()
+        self._policy = v2.DevicePolicy(kernel, DEFAULT_RULES)
+
+    @property
+    def layout(self) -> str:
+        """ "v2", "v1", "hybrid" or "none"."""
+        return self._hierarchies.layout
+
+    @property
+    def has_v2(self) -> bool:
+        """Whether containers have a v2 cgroup (and can have a cgroup namespace showing it)."""
+        return bool(self._hierarchies.v2)
+
+    def validate(self, host_config: HostConfig) -> None:
+        """Whether this machine can enforce the limits asked for. Unavailable names the option."""
+        check_controllers(host_config, self._hierarchies)
+        self._check_swap(host_config)
+
+    def _check_swap(self, host_config: HostConfig) -> None:
+        memory = self._hierarchies.v1.get("memory")
+        asked = host_config.memory_swap > 0 and memory
+        if asked and not os.path.exists(f"{memory}/memory.memsw.limit_in_bytes"):
+            raise Unavailable(
+                "--memory-swap: this machine does not account for swap (swapaccount=1)"
+            )
+
+    # ---- create ----
+
+    def create(
+        self, container_id: str, parent: str, resources: Mapping[str, Any], undo: Undo
+    ) -> Cgroup:
+        """Make the cgroups of a container and write its limits.
+
+        parent: "" for the engine's own; resources: the OCI spec's `linux.resources`. The result is
+        the caller's to close. Raises InvalidParameter, Unavailable for a limit that cannot be
+        enforced here, Conflict when the cgroup is there and in use.
+        """
+        parent = clean_parent(parent) if parent else self.parent
+        settings = self._settings(resources)
+        rules = resources.get("devices") or ()
+        if parent != self.parent:
+            self._remember(parent)
+        path = f"{parent}/{container_id}"
+        with contextlib.ExitStack() as opened:
+            v2_fd = -1
+            if self._hierarchies.v2:
+                self._make_v2(parent, path)
+                undo.push(self.remove, container_id)
+                v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}")
+                opened.callback(os.close, v2_fd)
+                if parent != self.parent or not self._policy.is_default(rules):
+                    self._policy.attach(v2_fd, rules)
+            elif "devices" not in self._hierarchies.v1:
+                raise Unavailable("cgroup: neither a v2 nor a v1 devices hierarchy is mounted")
+            else:
+                undo.push(self.remove, container_id)
+            joined = self._make_v1(path, settings)
+            if v2_fd < 0:
+                mount = self._hierarchies.v1["devices"]
+                joined["devices"] = v1.make(mount, path, "devices")
+                v1.apply_devices(joined["devices"], rules)
+            for setting in settings:
+                if setting.controller not in self._hierarchies.v1:
+                    v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
+            cgroup = self._opened(path, v2_fd, joined)
+            opened.pop_all()
+            return cgroup
+
+    def _settings(self, resources: Mapping[str, Any]) -> list[Setting]:
+        if not resources.keys() - {"devices"}:
+            return []
+        settings = render(resources, self._hierarchies.v1)
+        for setting in settings:
+            known = setting.controller in self._hierarchies.v1
+            if not known and setting.controller not in self._hierarchies.v2_controllers:
+                raise Unavailable(
+                    f"{setting.option}: this machine has no {setting.controller} cgroup controller"
+                )
+        return settings
+
+    def _make_v2(self, parent: str, path: str) -> None:
+        directory = f"{self._hierarchies.v2}{path}"
+        try:
+            if not _make_directory(directory):
+                os.makedirs(f"{self._hierarchies.v2}{parent}", 0o755, exist_ok=True)
+                os.mkdir(directory, 0o755)
+        except FileExistsError:
+            self._replace(directory)
+        except OSError as error:
+            raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
+        if parent == self.parent:
+            self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
+
+    def _replace(self, directory: str) -> None:
+        """What an earlier run of the same container left goes; it must not be in use."""
+        if pids_below(directory):
+            raise Conflict(f"cgroup {directory}: is in use")
+        v2.remove(directory)
+        try:
+            os.mkdir(directory, 0o755)
+        except OSError as error:
+            raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
+
+    def _make_v1(self, path: str, settings: Sequence[Setting]) -> dict[str, str]:
+        """The v1 cgroups that the settings need: controller -> directory."""
+        joined: dict[str, str] = {}
+        needed = dict.fromkeys(setting.controller for setting in settings)
+        for controller in needed:
+            mount = self._hierarchies.v1.get(controller)
+            if mount is None:
+                continue
+            joined[controller] = v1.make(mount, path, controller)
+            v1.apply_settings(
+                joined[controller], [s for s in settings if s.controller == controller]
+            )
+        return joined
+
+    def _opened(self, path: str, v2_fd: int, joined: Mapping[str, str]) -> Cgroup:
+        places = dict.fromkeys(joined.values())  # controllers may share a hierarchy
+        with contextlib.ExitStack() as opened:
+            fds = []
+            for directory in places:
+                fds.append(v1.open_procs(directory))
+                opened.callback(os.close, fds[-1])
+            opened.pop_all()
+        paths, mounts = dict(joined), [(name, joined[name]) for name in sorted(joined)]
+        if v2_fd >= 0:
+            paths[""] = f"{self._hierarchies.v2}{path}"
+            mounts.append(("unified" if self._hierarchies.v1 else "", paths[""]))
+        return Cgroup(v2_fd, tuple(fds), paths, tuple(mounts))
+
+    # ---- parents other than the engine's own ----
+
+    def _anchor(self) -> str:
+        return f"{self._hierarchies.anchor}{self.parent}"
+
+    def _remember(self, parent: str) -> None:
+        name = _PARENT_MARK + hashlib.sha256(parent.encode()).hexdigest()[:16]
+        try:
+            os.makedirs(self._anchor(), 0o755, exist_ok=True)
+            os.setxattr(self._anchor(), name, os.fsencode(parent))
+        except OSError as error:
+            raise Unavailable(f"--cgroup-parent {parent}: {error.strerror}") from error
+
+    def _other_parents(self) -> list[str]:
+        parents = []
+        with contextlib.suppress(OSError):
+            for name in os.listxattr(self._anchor()):
+                if name.startswith(_PARENT_MARK):
+                    parents.append(os.fsdecode(os.getxattr(self._anchor(), name)))
+        return parents
+
+    def _path(self, container_id: str) -> str | None:
+        """The container's path in every hierarchy, None when it has no cgroup."""
+        anchor = self._hierarchies.anchor
+        if os.path.isdir(f"{anchor}{self.parent}/{container_id}"):
+            return f"{self.parent}/{container_id}"
+        for parent in self._other_parents():
+            if os.path.isdir(f"{anchor}{parent}/{container_id}"):
+                return f"{parent}/{container_id}"
+        return None
+
+    def _existing(self, path: str) -> dict[str, str]:
+        """The v1 cgroups that a container has: controller -> directory."""
+        return {
+            controller: directory
+            for controller, mount in self._hierarchies.v1.items()
+            if os.path.isdir(directory := f"{mount}{path}")
+        }
+
+    # ---- a container that has cgroups ----
+
+    def open(self, container_id: str) -> Cgroup:
+        """The cgroups of a running container, for one more process in it (exec).
+
+        Raises Conflict when it has none.
+        """
+        path = self._path(container_id)
+        if path is None:
+            raise Conflict(f"container {container_id}: has no cgroup, it is not running")
+        try:
+            v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}") if self.has_v2 else -1
+            try:
+                return self._opened(path, v2_fd, self._existing(path))
+            except OSError:
+                if v2_fd >= 0:
+                    os.close(v2_fd)
+                raise
+        except OSError as error:
+            raise Conflict(f"container {container_id}: its cgroup: {error.strerror}") from error
+
+    def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
+        """Change the limits of a running container; device rules are not changed.
+
+        Raises as `create`. A v1 hierarchy that it was not in so far is joined by all its processes.
+        """
+        path = self._path(container_id)
+        if path is None:
+            raise Conflict(f"container {container_id}: has no cgroup, it is not running")
+        settings = self._settings(resources)
+        before = self._existing(path)
+        after = self._make_v1(path, settings)
+        for setting in settings:
+            if setting.controller not in self._hierarchies.v1:
+                v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
+        for controller in after.keys() - before.keys():
+            self._join_all(path, after[controller])
+
+    def _join_all(self, path: str, directory: str) -> None:
+        """Until a look finds nobody outside: what a process forks meanwhile is outside too."""
+        while outside := set(self._pids(path)) - set(pids_below(directory)):
+            for pid in outside:
+                with contextlib.suppress(ProcessLookupError):
+                    write_file(f"{directory}/cgroup.procs", str(pid))
+
+    def _pids(self, path: str) -> list[int]:
+        return pids_below(f"{self._hierarchies.anchor}{path}")
+
+    def pids(self, container_id: str) -> list[int]:
+        """The processes of a container, as this process's pid namespace numbers them."""
+        path = self._path(container_id)
+        return [] if path is None else self._pids(path)
+
+    def stats(self, container_id: str) -> Stats:
+        """What the container uses now; zeroes when it has no cgroup."""
+        path = self._path(container_id)
+        if path is None:
+            return Stats(0, None, None, None, 0)
+        own, existing = f"{self._hierarchies.v2}{path}", self._existing(path)
+        memory = existing.get("memory")
+        usec = read_key(f"{own}/cpu.stat", "usage_usec") if self.has_v2 else None
+        return Stats(
+            pids=len(self._pids(path)),
+            cpu_ns=None if usec is None else usec * 1000,
+            memory=read_number(
+                f"{memory}/memory.usage_in_bytes" if memory else f"{own}/memory.current"
+            ),
+            memory_limit=read_number(
+                f"{memory}/memory.limit_in_bytes" if memory else f"{own}/memory.max"
+            ),
+            oom_kills=self._oom_kills(path, existing),
+        )
+
+    def _oom_kills(self, path: str, existing: Mapping[str, str]) -> int:
+        if "memory" in existing:
+            return v1.oom_kills(existing["memory"])
+        return v2.oom_kills(f"{self._hierarchies.v2}{path}") if self.has_v2 else 0
+
+    def oom_killed(self, container_id: str) -> bool:
+        """Whether the kernel killed a process of the container for its memory limit."""
+        path = self._path(container_id)
+        return path is not None and self._oom_kills(path, self._existing(path)) > 0
+
+    def kill_all(self, container_id: str) -> None:
+        """SIGKILL to every process of the container. Without a cgroup there is nothing to do."""
+        path = self._path(container_id)
+        if path is None:
+            return
+        if self.has_v2:
+            v2.kill(f"{self._hierarchies.v2}{path}")
+        else:
+            kill_one_by_one(f"{self._hierarchies.anchor}{path}")
+
+    # ---- remove ----
+
+    def remove(self, container_id: str) -> None:
+        """Remove the container's cgroups, killing what is left in them. Absent is fine.
+
+        Raises System when processes do not end.
+        """
+        self._remove_path(f"{self.parent}/{container_id}")
+        for parent in self._other_parents():
+            self._remove_path(f"{parent}/{container_id}")
+
+    def _remove_path(self, path: str) -> None:
+        if self.has_v2:
+            v2.remove(f"{self._hierarchies.v2}{path}")
+        for directory in v1.directories(self._hierarchies.v1, path).values():
+            v1.remove(directory)
+
+    def collect(self, alive: set[str]) -> list[str]:
+        """Remove empty cgroups of containers that are not in `alive`; their paths.
+
+        Cgroups with processes are left alone, as are young ones.
+        """
+        removed = []
+        for parent in [self.parent, *self._other_parents()]:
+            for mount in self._mounts():
+                for directory in old_containers(f"{mount}{parent}", alive):
+                    with contextlib.suppress(OSError):
+                        os.rmdir(directory)
+                        removed.append(directory)
+        return removed
+
+    def remove_parent(self) -> list[str]:
+        """Remove the engine's own cgroups where no container's is below them; their paths."""
+        removed = []
+        for mount in self._mounts():
+            with contextlib.suppress(OSError):
+                os.rmdir(f"{mount}{self.parent}")
+                removed.append(f"{mount}{self.parent}")
+        return removed
+
+    def _mounts(self) -> list[str]:
+        mounts = [*self._hierarchies.v1.values(), self._hierarchies.v2]
+        return [mount for mount in dict.fromkeys(mounts) if mount]
+
+
+def _make_directory(path: str) -> bool:
+    """mkdir; False where the parent is missing. OSError else."""
+    try:
+        os.mkdir(path, 0o755)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def clean_parent(parent: str) -> str:
+    """An absolute path in the hierarchies that no ".." leads out of. moby cleanPath."""
+    cleaned = posixpath.normpath(f"/{parent.strip('/')}")
+    return "" if cleaned == "/" else cleaned

@@ -1,0 +1,112 @@
+"""A container's root file system: its writable layer and the overlay mount of a start.
+
+Owns: the layer's life (create to remove), the mount handed to a start as a descriptor, and the
+/dev/shm that containers share. The mount needs no unmounting: it lives as long as somebody uses it.
+moby conditionalMountOnStart, seed section 1.2; Container.ShmPath, section 1.2.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from ..errors import InvalidParameter, KernelError, Unavailable
+from ..kernel import Kernel
+from .layers import create_layer_directory, layer_directory, remove_layer_directory
+from .overlay import HostBase
+
+DEFAULT_SHM_SIZE = 64 << 20
+
+
+class RootfsStore:
+    """The containers' root file systems below one root."""
+
+    def __init__(self, kernel: Kernel, root: str, exec_root: str) -> None:
+        self._kernel = kernel
+        self._root = root
+        self._exec_root = exec_root
+        self._host = HostBase(kernel, root, exec_root)
+        self._host_lowers = (self._host.path,)
+
+    # ---- layer ----
+
+    def check_directory(self, path: str) -> None:
+        """Whether `--rootfs path` can be a lower layer. InvalidParameter says why not."""
+        if not path.startswith("/"):
+            raise InvalidParameter(f"--rootfs {path}: must be an absolute path")
+        if not os.path.isdir(path):
+            raise InvalidParameter(f"--rootfs {path}: no such directory")
+        real = os.path.realpath(path)
+        if f"{self._root}/".startswith(f"{real.rstrip('/')}/"):
+            raise InvalidParameter(
+                f"--rootfs {path}: holds the engine's own root {self._root}; "
+                "use image `host` for this machine's files"
+            )
+
+    def create_layer(self, container_id: str) -> None:
+        """Make the writable layer. Seed: at create."""
+        create_layer_directory(self._root, container_id)
+
+    def remove_layer(self, container_id: str) -> None:
+        """Remove the writable layer and what else the container has here. Absent is fine."""
+        self.release_shm(container_id)
+        remove_layer_directory(self._root, container_id)
+
+    # ---- mount ----
+
+    def mount(self, container_id: str, lowers: Sequence[str]) -> int:
+        """The container's root as a detached overlay mount; its descriptor is the caller's.
+
+        Raises Unavailable where the layers cannot be stacked on this machine, KernelError else.
+        """
+        layer = layer_directory(self._root, container_id)
+        if tuple(lowers) == self._host_lowers:
+            lowers = self._host.lowers()
+        try:
+            return self._kernel.overlay_mount(lowers, f"{layer}/diff", f"{layer}/work")
+        except KernelError as error:
+            raise explain(error, lowers) from error
+
+    # ---- /dev/shm of an IPC mode other than private ----
+
+    def shm_path(self, container_id: str, ipc_mode: str, size: int = DEFAULT_SHM_SIZE) -> str:
+        """The directory behind the container's /dev/shm, "" when nobody shares it.
+
+        A shareable one is mounted here, with `size` in bytes; "container:<id>" takes a full id.
+        """
+        if ipc_mode == "host":
+            return "/dev/shm"
+        if ipc_mode.startswith("container:"):
+            return self._shm_directory(ipc_mode.removeprefix("container:"))
+        if ipc_mode != "shareable":
+            return ""
+        path = self._shm_directory(container_id)
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        if not os.path.ismount(path):
+            self._kernel.tmpfs_mount(path, f"mode=1777,size={size}")
+        return path
+
+    def release_shm(self, container_id: str) -> None:
+        """Give a shareable /dev/shm back; containers that use it keep it. Absent is fine."""
+        path = self._shm_directory(container_id)
+        if os.path.isdir(path):
+            self._kernel.umount(path)
+            os.rmdir(path)
+
+    def _shm_directory(self, container_id: str) -> str:
+        return f"{self._exec_root}/shm/{container_id}"
+
+
+def explain(error: KernelError, lowers: Sequence[str]) -> Exception:
+    """What a failed overlay mount means to the user, where there is something to be said."""
+    if "stack" in error.detail:
+        return Unavailable(
+            f"{lowers[0]}: is an overlay of overlays, the kernel stacks no deeper: "
+            "import it as an image, or put the root on a plain file system"
+        )
+    if "not supported as upperdir" in error.detail:
+        return Unavailable(
+            "the engine's root is on a file system that overlayfs cannot write to "
+            f"({error.detail}): choose another --root, e.g. on ext4 or xfs"
+        )
+    return error

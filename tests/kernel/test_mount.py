@@ -1,0 +1,246 @@
+"""csrc/mount.c: detached mounts, and paths resolved below a root."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from pynetns.errors import KernelError
+from pynetns.kernel import Kernel
+from pynetns.kernel.mount import MOUNT_ATTR_RDONLY, MS_PRIVATE
+
+pytestmark = pytest.mark.root
+
+
+@pytest.fixture
+def layers(tmp_path) -> Path:
+    for name in ("low1", "low2", "diff", "work"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "low1/both").write_text("one")
+    (tmp_path / "low2/both").write_text("two")
+    (tmp_path / "low2/below").write_text("two")
+    return tmp_path
+
+
+@contextlib.contextmanager
+def overlay(*args, **options):
+    fd = Kernel.overlay_mount(*args, **options)
+    try:
+        yield Path(f"/proc/self/fd/{fd}")
+    finally:
+        os.close(fd)
+
+
+def test_overlay_joins_layers_top_first_and_writes_to_upper(layers):
+    lowers = [str(layers / "low1"), str(layers / "low2")]
+    with overlay(lowers, str(layers / "diff"), str(layers / "work")) as top:
+        assert (top / "both").read_text() == "one"
+        assert (top / "below").read_text() == "two"
+        (top / "made").write_text("x")
+        (top / "below").unlink()
+    assert (layers / "diff/made").read_text() == "x"
+    assert (layers / "low2/below").exists()
+    assert (layers / "diff/below").is_char_device()
+
+
+def test_overlay_is_in_no_mount_table(layers):
+    with overlay([str(layers / "low1")], str(layers / "diff"), str(layers / "work")):
+        assert str(layers) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_read_only_union(layers):
+    with overlay([str(layers / "low1"), str(layers / "low2")], readonly=True) as top:
+        assert (top / "below").read_text() == "two"
+        with pytest.raises(OSError, match="Read-only"):
+            (top / "made").write_text("x")
+
+
+@pytest.mark.parametrize("name", ["a:b", "a,b", "a\\b", "a b", 'a"b', "x" * 200 + "/" + "y" * 200])
+def test_any_directory_name(tmp_path, name):
+    for part in ("low", "diff", "work"):
+        (tmp_path / name / part).mkdir(parents=True)
+    (tmp_path / name / "low/file").write_text("here")
+    paths = [str(tmp_path / name / part) for part in ("low", "diff", "work")]
+    with overlay([paths[0], "/etc"], paths[1], paths[2]) as top:
+        assert (top / "file").read_text() == "here"
+        assert (top / "passwd").exists()
+        (top / "made").write_text("x")
+    assert (tmp_path / name / "diff/made").exists()
+
+
+@pytest.mark.parametrize("count", [2, 8, 60])
+def test_many_layers(tmp_path, count):
+    lowers = []
+    for number in range(count):
+        lower = tmp_path / f"a-rather-long-name-of-a-layer-{number}"
+        lower.mkdir()
+        (lower / "top").write_text(str(number))
+        (lower / f"own{number}").touch()
+        lowers.append(str(lower))
+    with overlay(lowers, readonly=True) as top:
+        assert (top / "top").read_text() == "0"
+        assert len(os.listdir(top)) == count + 1
+
+
+def test_failing_overlay_names_the_path(layers):
+    with pytest.raises(KernelError) as caught:
+        Kernel.overlay_mount([str(layers / "low1"), str(layers / "none")], readonly=True)
+    assert caught.value.errno == errno.ENOENT
+    assert str(layers) in caught.value.detail
+    with pytest.raises(KernelError) as caught:
+        Kernel.overlay_mount([], readonly=True)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_upper_below_its_own_lower_is_refused(layers):
+    with pytest.raises(KernelError) as caught:
+        Kernel.overlay_mount([str(layers)], str(layers / "diff"), str(layers / "work"))
+    assert caught.value.errno == errno.ELOOP
+
+
+def test_stack_of_three_tells_the_kernels_reason(layers):
+    stack = [str(layers / "low1")]
+    with contextlib.ExitStack() as scope:
+        for depth in range(2):
+            point = layers / f"mnt{depth}"
+            point.mkdir()
+            with overlay([*stack, str(layers / "low2")], readonly=True) as top:
+                Kernel.mount_attach(int(top.name), str(point))
+            scope.callback(Kernel.umount, str(point))
+            stack = [str(point)]
+        with pytest.raises(KernelError, match="stack") as caught:
+            Kernel.overlay_mount([*stack, str(layers / "low2")], readonly=True)
+    assert caught.value.errno == errno.EINVAL
+
+
+def test_tree_clone_is_read_only_and_private(layers):
+    fd = Kernel.tree_clone(str(layers), attr_set=MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE)
+    try:
+        copy = Path(f"/proc/self/fd/{fd}")
+        assert (copy / "low1/both").read_text() == "one"
+        with pytest.raises(OSError, match="Read-only"):
+            (copy / "made").touch()
+        (layers / "made").touch()
+        assert (copy / "made").exists()
+    finally:
+        os.close(fd)
+
+
+def test_tree_clone_of_a_file_by_descriptor(layers):
+    origin = os.open(layers / "low1/both", os.O_PATH)
+    target = layers / "target"
+    target.touch()
+    try:
+        fd = Kernel.tree_clone("", dirfd=origin, recursive=False)
+        try:
+            Kernel.mount_attach(fd, str(target))
+            assert target.read_text() == "one"
+        finally:
+            os.close(fd)
+            Kernel.umount(str(target))
+    finally:
+        os.close(origin)
+    assert target.read_text() == ""
+
+
+def test_tree_clone_noatime_replaces_the_atime_setting(layers):
+    os.close(Kernel.tree_clone(str(layers), attr_set=0x10))
+    with pytest.raises(KernelError) as caught:
+        Kernel.tree_clone(str(layers / "none"))
+    assert (caught.value.step, caught.value.errno) == ("open_tree", errno.ENOENT)
+
+
+def test_tmpfs_is_private_and_umount_is_idempotent(tmp_path):
+    point = str(tmp_path)
+    Kernel.tmpfs_mount(point, "mode=700,size=64k")
+    try:
+        line = next(x for x in Path("/proc/self/mountinfo").read_text().splitlines() if point in x)
+        assert "shared:" not in line and "tmpfs" in line and "size=64k" in line
+        assert os.stat(point).st_mode & 0o777 == 0o700
+    finally:
+        Kernel.umount(point)
+    Kernel.umount(point)
+    Kernel.umount(f"{point}/none")
+    with pytest.raises(KernelError):
+        Kernel.tmpfs_mount(f"{point}/none", "")
+    with pytest.raises(KernelError):
+        Kernel.tmpfs_mount(point, "nonsense=1")
+
+
+def test_umount_does_not_follow_a_symlink(tmp_path):
+    (tmp_path / "point").mkdir()
+    (tmp_path / "link").symlink_to("point")
+    Kernel.tmpfs_mount(str(tmp_path / "point"), "")
+    try:
+        Kernel.umount(str(tmp_path / "link"))
+        assert os.path.ismount(tmp_path / "point")
+    finally:
+        Kernel.umount(str(tmp_path / "point"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/inside").write_text("inside")
+    (tmp_path / "outside").write_text("outside")
+    (tmp_path / "root/up").symlink_to("../outside")
+    (tmp_path / "root/absolute").symlink_to("/etc/inside")
+    (tmp_path / "root/loop").symlink_to("loop")
+    (tmp_path / "root/magic").symlink_to("/proc/self/root")
+    fd = os.open(tmp_path / "root", os.O_PATH)
+    yield fd
+    os.close(fd)
+
+
+@pytest.mark.parametrize("path", ["etc/inside", "/etc/inside", "absolute", "../../etc/inside"])
+def test_open_in_root_stays_inside(root, path):
+    fd = Kernel.open_in_root(root, path, os.O_RDONLY)
+    try:
+        assert os.read(fd, 99) == b"inside"
+        assert not os.get_inheritable(fd)
+    finally:
+        os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"), [("up", errno.ENOENT), ("loop", errno.ELOOP), ("magic", errno.ENOENT)]
+)
+def test_open_in_root_refuses(root, path, code):
+    with pytest.raises(KernelError) as caught:
+        Kernel.open_in_root(root, path, os.O_RDONLY)
+    assert (caught.value.errno, caught.value.step) == (code, "resolve")
+
+
+def test_open_in_root_takes_no_magic_link():
+    fd = os.open("/", os.O_PATH)
+    try:
+        with pytest.raises(KernelError) as caught:
+            Kernel.open_in_root(fd, "/proc/self/root/etc", os.O_PATH)
+        assert caught.value.errno == errno.ELOOP
+    finally:
+        os.close(fd)
+
+
+def test_open_in_root_while_directories_move(root, tmp_path):
+    """Renames meanwhile make the kernel unsure of ".."; it is asked again."""
+    (tmp_path / "root/a/b").mkdir(parents=True)
+    ended = threading.Event()
+
+    def move():
+        while not ended.is_set():
+            os.rename(tmp_path / "root/a", tmp_path / "root/c")
+            os.rename(tmp_path / "root/c", tmp_path / "root/a")
+
+    thread = threading.Thread(target=move)
+    thread.start()
+    try:
+        for _ in range(500):
+            os.close(Kernel.open_in_root(root, "etc/../etc/inside", os.O_RDONLY))
+    finally:
+        ended.set()
+        thread.join()

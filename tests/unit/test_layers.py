@@ -1,0 +1,73 @@
+"""Imports point down only: the picture in docs/architecture.md, proved from the source."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "pynetns"
+
+# From the top down; packages on one line never import each other.
+LAYERS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
+    ("cli",),
+    ("doctor",),
+    ("engine",),
+    ("network", "storage", "runtime", "streams"),
+    ("store",),
+    ("kernel",),
+    ("model",),
+    ("undo", "trace"),
+    ("errors",),
+)
+LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+MODULES = sorted(p for p in PACKAGE.rglob("*.py") if p != PACKAGE / "__init__.py")
+
+
+def part_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_parts(module: Path) -> set[str]:
+    """The parts of the package that a module imports, anywhere in its text."""
+    found = set()
+    here = ["pynetns", *module.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(module.read_text())):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1] if node.level else []
+            prefix = ".".join([*base, *(node.module or "").split(".")]).strip(".")
+            names = [f"{prefix}.{alias.name}" for alias in node.names]
+        for name in names:
+            parts = name.split(".")
+            if parts[0] == "pynetns" and len(parts) > 1:
+                found.add(parts[1])
+    return found
+
+
+def test_every_part_has_a_place():
+    assert {part_of(m) for m in MODULES} <= set(LEVEL)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_imports_point_down(module):
+    mine = part_of(module)
+    for other in imported_parts(module) - {mine, "__version__", "_core"}:
+        if other in LEVEL:
+            assert LEVEL[other] > LEVEL[mine], f"{mine} imports {other}"
+
+
+def test_the_compiled_module_has_one_importer():
+    importers = {str(m.relative_to(PACKAGE)) for m in MODULES if "_core" in imported_parts(m)}
+    assert importers == {"kernel/lib.py"}
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_files_say_what_they_own_and_stay_short(module):
+    text = module.read_text()
+    assert ast.get_docstring(ast.parse(text)), "the first lines say what the file owns"
+    assert text.count("\n") <= 400
