@@ -2,10 +2,10 @@
 
     python benchmarks/bench_density.py --live 500 --peers floor,pynetns --json FILE
 
-Each contender in its turn: rounds of twenty starts with (nearly) nobody else alive, then it is filled
-up, then the same rounds among --live containers. Compared are the medians of the two sets of rounds.
-The memory of the processes that serve the containers is read from /proc. Needs root; everything
-happens in private namespaces.
+Each contender in its turn: rounds of twenty starts with (nearly) nobody else alive, then it is
+filled up, then the same rounds among --live containers. Compared are the medians of the two sets of
+rounds. The memory of the processes that serve the containers is read from /proc. Needs root;
+everything happens in private namespaces.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers", default="floor,pynetns", help="one after the other")
     parser.add_argument("--rootfs", choices=("plain", "host"), default="plain")
     parser.add_argument("--memory", type=float, default=4, help="GiB to touch and free before")
+    parser.add_argument("--base", default="/tmp", help="where the work directory is made")
     parser.add_argument("--json", type=Path, help="where the result goes")
     options = parser.parse_args(arguments)
     unknown = set(options.peers.split(",")) - set(PEERS)
@@ -132,7 +133,7 @@ def run(options: argparse.Namespace) -> tuple[dict[str, dict[str, Any]], dict[st
     results: dict[str, dict[str, Any]] = {}
     missing: dict[str, str] = {}
     for name in options.peers.split(","):
-        work = harness.open_workspace(options.rootfs, stay=True)
+        work = harness.open_workspace(options.rootfs, stay=True, base=options.base)
         watcher = harness.Watcher(work.mark / "fifo")
         try:
             peer = make_peer(name, work)
@@ -155,7 +156,12 @@ def main(arguments: list[str]) -> int:
     harness.isolate()
     harness.touch_memory(options.memory)
     results, missing = run(options)
-    result |= {"rootfs": options.rootfs, "live": options.live, "rounds": options.rounds}
+    result |= {
+        "rootfs": options.rootfs,
+        "file_system": harness.file_system_of(options.base),
+        "live": options.live,
+        "rounds": options.rounds,
+    }
     result |= {"peers": results, "missing": missing}
     print_table(results)
     if options.json:

@@ -117,6 +117,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--peers", default=",".join(PEERS), help="in the order of a round")
     parser.add_argument("--rootfs", choices=("plain", "host"), default="plain")
     parser.add_argument("--gap", type=float, default=0.05, help="idle seconds after each sample")
+    parser.add_argument("--base", default="/tmp", help="where the work directory is made")
     parser.add_argument("--json", type=Path, help="where the result goes")
     options = parser.parse_args(arguments)
     unknown = set(options.peers.split(",")) - set(PEERS)
@@ -129,7 +130,7 @@ def main(arguments: list[str]) -> int:
     options = parse(arguments)
     result = harness.header("start", arguments)
     harness.isolate()
-    work = harness.open_workspace(options.rootfs)
+    work = harness.open_workspace(options.rootfs, base=options.base)
     watcher = harness.Watcher(work.mark / "fifo")
     peers: list[Peer] = []
     try:
@@ -142,7 +143,11 @@ def main(arguments: list[str]) -> int:
         harness.close_workspace(work)
     results = {peer.name: {"does": peer.does, **samples[peer.name].summary()} for peer in peers}
     factors = ratios(results)
-    result |= {"rootfs": options.rootfs, "gap_seconds": options.gap}
+    result |= {
+        "rootfs": options.rootfs,
+        "file_system": harness.file_system_of(options.base),
+        "gap_seconds": options.gap,
+    }
     result |= {"peers": results, "missing": missing, "ratios": factors}
     print_table(results, factors)
     if options.json:

@@ -11,7 +11,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
@@ -21,6 +20,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -28,14 +28,17 @@
 #define MAX_CONTAINERS 4096
 
 const char *const mark_names[MARK_COUNT] = {
-	"start",   "netns",   "veth",	  "config", "cgroup", "overlay", "binds",    "pipes",
-	"clone",   "root",    "proc",	  "dev",    "devpts", "sysfs",	 "cgroupfs", "mqueue",
-	"shm",	   "attach",  "readonly", "mask",   "identity", "bounding", "seccomp", "caps",   "exec",
+	"start",  "netns",    "veth", "config",   "cgroup",   "overlay",  "binds",  "pipes", "clone",
+	"root",   "proc",     "dev",  "devpts",   "sysfs",    "cgroupfs", "mqueue", "shm",   "attach",
+	"sysctl", "readonly", "mask", "identity", "bounding", "seccomp",  "caps",   "exec",
 };
 
 struct settings settings = {
-	.mark_destination = "/mark", .program = "/probe", .fifo = "/mark/fifo", .bridge = "pnfloor0", .subnet = "10.213",
-	.share_vm = 1,
+	.mark_destination = "/mark",
+	.program = "/probe",
+	.fifo = "/mark/fifo",
+	.bridge = "pnfloor0",
+	.subnet = "10.213",
 };
 struct report *report;
 
@@ -53,10 +56,7 @@ static inline __attribute__((always_inline)) long raw_clone3(struct clone_args *
 #if defined(__x86_64__)
 	long ret;
 
-	asm volatile("syscall"
-		     : "=a"(ret)
-		     : "a"(SYS_clone3), "D"(args), "S"(sizeof(*args))
-		     : "rcx", "r11", "memory");
+	asm volatile("syscall" : "=a"(ret) : "a"(SYS_clone3), "D"(args), "S"(sizeof(*args)) : "rcx", "r11", "memory");
 	return ret;
 #elif defined(__aarch64__)
 	register long x8 asm("x8") = SYS_clone3;
@@ -74,7 +74,7 @@ static void __attribute__((noinline)) spawn(struct start *start)
 {
 	struct clone_args args = {
 		.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_PIDFD | CLONE_VFORK |
-			 CLONE_INTO_CGROUP | (settings.share_vm ? CLONE_VM : 0),
+			 CLONE_INTO_CGROUP | CLONE_FILES | (settings.copy_vm ? 0 : CLONE_VM),
 		.pidfd = (uint64_t)(uintptr_t)&start->pidfd,
 		.exit_signal = SIGCHLD,
 		.cgroup = (uint64_t)start->cgroup,
@@ -88,11 +88,22 @@ static void __attribute__((noinline)) spawn(struct start *start)
 	start->pid = (int)pid;
 }
 
+/* What lives as long as the container goes where no child has to copy it. */
+static void move_up(int *fd)
+{
+	int high = fcntl(*fd, F_DUPFD_CLOEXEC, FIRST_HIGH_FD);
+
+	if (high < 0)
+		die("descriptor");
+	close(*fd);
+	*fd = high;
+}
+
 static void close_all(const struct start *start)
 {
-	const int fds[] = { start->netns,    start->netlink,  start->cgroup,	  start->rootfs, start->binds[0],
-			    start->binds[1], start->binds[2], start->binds[3], start->cgroup_view, start->out[1],
-			    start->err[1] };
+	const int fds[] = { start->netns,       start->netlink,  start->cgroup,   start->rootfs,
+			    start->binds[0],    start->binds[1], start->binds[2], start->binds[3],
+			    start->cgroup_view, start->out[1],   start->err[1] };
 
 	for (size_t i = 0; i < sizeof(fds) / sizeof(fds[0]); i++)
 		close(fds[i]);
@@ -123,6 +134,9 @@ static void start_container(unsigned int index)
 	enter_small_namespace();
 	spawn(start);
 	leave_small_namespace();
+	move_up(&start->pidfd);
+	move_up(&start->out[0]);
+	move_up(&start->err[0]);
 	close_all(start);
 	mark(MARK_RETURN);
 	if (report->errnum) {
@@ -235,50 +249,72 @@ static void measure(void)
 
 /* ---- the command line ---- */
 
-static const struct option OPTIONS[] = {
-	{ "lower", 1, NULL, 'l' },   { "dir", 1, NULL, 'd' },	 { "runtime", 1, NULL, 'r' },
-	{ "mark", 1, NULL, 'm' },    { "mark-destination", 1, NULL, 'M' }, { "program", 1, NULL, 'p' },
-	{ "fifo", 1, NULL, 'f' },    { "bridge", 1, NULL, 'b' }, { "subnet", 1, NULL, 's' },
-	{ "cgroup", 1, NULL, 'c' },  { "seccomp", 1, NULL, 'S' }, { "samples", 1, NULL, 'n' },
-	{ "gap", 1, NULL, 'g' },     { "nested", 0, NULL, 'N' },  { "stay", 0, NULL, 'w' },	 { "trace", 0, NULL, 't' },
-	{ "copy-vm", 0, NULL, 'C' }, { 0 }
+/* Each takes the next word, but for a flag. */
+static const struct {
+	const char *name;
+	const char **text;
+	int *number, *flag;
+} PARAMETERS[] = {
+	{ "--lower", .text = &settings.lower },
+	{ "--dir", .text = &settings.dir },
+	{ "--runtime", .text = &settings.runtime },
+	{ "--mark", .text = &settings.mark },
+	{ "--mark-destination", .text = &settings.mark_destination },
+	{ "--program", .text = &settings.program },
+	{ "--fifo", .text = &settings.fifo },
+	{ "--bridge", .text = &settings.bridge },
+	{ "--subnet", .text = &settings.subnet },
+	{ "--cgroup", .text = &settings.cgroup },
+	{ "--seccomp", .text = &settings.seccomp },
+	{ "--samples", .number = &settings.samples },
+	{ "--gap", .number = &settings.gap },
+	{ "--nested", .flag = &settings.nested },
+	{ "--stay", .flag = &settings.stay },
+	{ "--trace", .flag = &settings.tracing },
+	{ "--copy-vm", .flag = &settings.copy_vm },
 };
+
+/* The number of words that it took, 0 for an unknown one. */
+static int take_parameter(char **words)
+{
+	for (size_t i = 0; i < sizeof(PARAMETERS) / sizeof(PARAMETERS[0]); i++) {
+		if (strcmp(words[0], PARAMETERS[i].name) != 0)
+			continue;
+		if (PARAMETERS[i].flag)
+			return *PARAMETERS[i].flag = 1;
+		if (!words[1])
+			return 0;
+		if (PARAMETERS[i].number)
+			*PARAMETERS[i].number = atoi(words[1]);
+		else
+			*PARAMETERS[i].text = words[1];
+		return 2;
+	}
+	return 0;
+}
 
 static void parse(int argc, char **argv)
 {
-	int option;
+	int taken = 1;
 
-	while ((option = getopt_long(argc, argv, "", OPTIONS, NULL)) != -1) {
-		switch (option) {
-		case 'l': settings.lower = optarg; break;
-		case 'd': settings.dir = optarg; break;
-		case 'r': settings.runtime = optarg; break;
-		case 'm': settings.mark = optarg; break;
-		case 'M': settings.mark_destination = optarg; break;
-		case 'p': settings.program = optarg; break;
-		case 'f': settings.fifo = optarg; break;
-		case 'b': settings.bridge = optarg; break;
-		case 's': settings.subnet = optarg; break;
-		case 'c': settings.cgroup = optarg; break;
-		case 'S': settings.seccomp = optarg; break;
-		case 'n': settings.samples = atoi(optarg); break;
-		case 'g': settings.gap = atoi(optarg); break;
-		case 'N': settings.nested = 1; break;
-		case 'w': settings.stay = 1; break;
-		case 't': settings.tracing = 1; break;
-		case 'C': settings.share_vm = 0; break;
-		default: exit(2);
-		}
-	}
-	if (!settings.lower || !settings.dir || !settings.runtime || !settings.mark || !settings.cgroup) {
-		fputs("floor: needs --lower, --dir, --runtime, --mark and --cgroup\n", stderr);
-		exit(2);
-	}
+	for (int i = 1; i < argc && taken; i += taken)
+		taken = take_parameter(argv + i);
+	if (taken && settings.lower && settings.dir && settings.runtime && settings.mark && settings.cgroup)
+		return;
+	fputs("floor: needs --lower, --dir, --runtime, --mark and --cgroup; knows also:\n", stderr);
+	for (size_t i = 0; i < sizeof(PARAMETERS) / sizeof(PARAMETERS[0]); i++)
+		fprintf(stderr, "  %s\n", PARAMETERS[i].name);
+	exit(2);
 }
 
 int main(int argc, char **argv)
 {
+	struct rlimit files;
+
 	parse(argc, argv);
+	getrlimit(RLIMIT_NOFILE, &files);
+	files.rlim_cur = files.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &files);
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	report = mmap(NULL, sizeof(*report), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	if (report == MAP_FAILED)

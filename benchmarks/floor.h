@@ -6,6 +6,8 @@
 #include <stdnoreturn.h>
 #include <time.h>
 
+#define FIRST_HIGH_FD 128 /* above it is what a child does not need */
+
 enum mark {
 	MARK_START,
 	MARK_NETNS,   /* namespace, IPv6 off, pinned */
@@ -15,16 +17,17 @@ enum mark {
 	MARK_OVERLAY, /* detached */
 	MARK_BINDS,   /* detached */
 	MARK_PIPES,
-	MARK_CLONE,   /* first instruction of the child */
-	MARK_ROOT,    /* setns, host name, pivot */
-	MARK_PROC,    /* the seven default mounts … */
+	MARK_CLONE, /* first instruction of the child */
+	MARK_ROOT,  /* setns, host name, pivot */
+	MARK_PROC,  /* the seven default mounts … */
 	MARK_DEV,
 	MARK_DEVPTS,
 	MARK_SYSFS,
 	MARK_CGROUPFS,
 	MARK_MQUEUE,
 	MARK_SHM,
-	MARK_ATTACH,  /* the binds */
+	MARK_ATTACH, /* the binds */
+	MARK_SYSCTL, /* Docker's two: low ports and ping without privileges */
 	MARK_READONLY,
 	MARK_MASK,
 	MARK_IDENTITY, /* stdio, limits, cgroup namespace, directory */
@@ -56,7 +59,7 @@ struct settings {
 	const char *subnet; /* the first two numbers, "10.213" */
 	const char *cgroup; /* v2 directory of this run */
 	const char *seccomp;
-	int nested, stay, tracing, samples, gap, share_vm;
+	int nested, stay, tracing, samples, gap, copy_vm;
 };
 
 extern struct settings settings;
@@ -65,9 +68,9 @@ extern struct report *report;
 /* Descriptors of one start. */
 struct start {
 	unsigned int index;
-	int netns, netlink;		/* netlink lives in netns */
+	int netns, netlink; /* netlink lives in netns */
 	int cgroup, rootfs;
-	int binds[4];			/* resolv.conf, hostname, hosts, mark */
+	int binds[4]; /* resolv.conf, hostname, hosts, mark */
 	int cgroup_view;
 	int out[2], err[2];
 	int pid, pidfd;

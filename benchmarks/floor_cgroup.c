@@ -55,7 +55,7 @@ void cgroup_open(void)
 		.prog_type = BPF_PROG_TYPE_CGROUP_DEVICE,
 		.insns = (uint64_t)(uintptr_t)device_policy,
 		.insn_cnt = sizeof(device_policy) / sizeof(device_policy[0]),
-		.license = (uint64_t)(uintptr_t) "GPL",
+		.license = (uint64_t)(uintptr_t)"GPL",
 	};
 
 	if (mkdir(settings.cgroup, 0755) < 0 && errno != EEXIST)

@@ -42,16 +42,17 @@ static const struct {
 static const struct {
 	const char *path;
 	int major, minor;
-} NODES[] = { { "/dev/null", 1, 3 },   { "/dev/zero", 1, 5 },	 { "/dev/full", 1, 7 },
+} NODES[] = { { "/dev/null", 1, 3 },   { "/dev/zero", 1, 5 },    { "/dev/full", 1, 7 },
 	      { "/dev/random", 1, 8 }, { "/dev/urandom", 1, 9 }, { "/dev/tty", 5, 0 } };
 static const char *const LINKS[][2] = {
-	{ "/proc/self/fd", "/dev/fd" },	      { "/proc/self/fd/0", "/dev/stdin" }, { "/proc/self/fd/1", "/dev/stdout" },
-	{ "/proc/self/fd/2", "/dev/stderr" }, { "/proc/kcore", "/dev/core" },	   { "pts/ptmx", "/dev/ptmx" },
+	{ "/proc/self/fd", "/dev/fd" },       { "/proc/self/fd/0", "/dev/stdin" }, { "/proc/self/fd/1", "/dev/stdout" },
+	{ "/proc/self/fd/2", "/dev/stderr" }, { "/proc/kcore", "/dev/core" },      { "pts/ptmx", "/dev/ptmx" },
 };
 static const char *const READONLY[] = { "/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger" };
-static const char *const MASKED[] = { "/proc/asound",	    "/proc/acpi",	"/proc/kcore",	     "/proc/keys",
-				      "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
-				      "/proc/sched_debug",   "/proc/scsi",	"/sys/firmware" };
+static const char *const MASKED[] = { "/proc/asound",      "/proc/acpi",          "/proc/kcore",
+				      "/proc/keys",        "/proc/latency_stats", "/proc/timer_list",
+				      "/proc/timer_stats", "/proc/sched_debug",   "/proc/scsi",
+				      "/sys/firmware" };
 
 #define EACH(i, table) (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
 
@@ -89,6 +90,10 @@ static void attach(int fd, const char *path)
 
 static void enter_root(const struct start *start)
 {
+	/* the table was shared until here: so only its lower part is copied */
+	if (syscall(SYS_close_range, FIRST_HIGH_FD, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+		fail("own descriptors");
+	umask(0);
 	if (setns(start->netns, CLONE_NEWNET) < 0)
 		fail("join network namespace");
 	if (sethostname("floor", 5) < 0)
@@ -102,27 +107,32 @@ static void enter_root(const struct start *start)
 
 static void make_devices(void)
 {
-	for EACH(i, NODES)
-		if (mknod(NODES[i].path, S_IFCHR | 0666, makedev(NODES[i].major, NODES[i].minor)) < 0)
-			fail(NODES[i].path);
-	for EACH(i, LINKS)
-		if (symlink(LINKS[i][0], LINKS[i][1]) < 0)
-			fail(LINKS[i][1]);
+	for
+		EACH(i, NODES)
+	if (mknod(NODES[i].path, S_IFCHR | 0666, makedev(NODES[i].major, NODES[i].minor)) < 0)
+		fail(NODES[i].path);
+	for
+		EACH(i, LINKS)
+	if (symlink(LINKS[i][0], LINKS[i][1]) < 0)
+		fail(LINKS[i][1]);
 	if (mkdir("/dev/pts", 0755) < 0 || mkdir("/dev/mqueue", 0755) < 0 || mkdir("/dev/shm", 0755) < 0)
 		fail("/dev");
 }
 
 static void make_mounts(const struct start *start)
 {
-	for EACH(i, MOUNTS) {
-		if (!MOUNTS[i].type)
-			attach(start->cgroup_view, MOUNTS[i].path);
-		else if (mount(MOUNTS[i].source, MOUNTS[i].path, MOUNTS[i].type, MOUNTS[i].flags, MOUNTS[i].data) < 0)
-			fail(MOUNTS[i].path);
-		if (MOUNTS[i].done == MARK_DEV)
-			make_devices();
-		mark(MOUNTS[i].done);
-	}
+	for
+		EACH(i, MOUNTS)
+		{
+			if (!MOUNTS[i].type)
+				attach(start->cgroup_view, MOUNTS[i].path);
+			else if (mount(MOUNTS[i].source, MOUNTS[i].path, MOUNTS[i].type, MOUNTS[i].flags,
+				       MOUNTS[i].data) < 0)
+				fail(MOUNTS[i].path);
+			if (MOUNTS[i].done == MARK_DEV)
+				make_devices();
+			mark(MOUNTS[i].done);
+		}
 	attach(start->binds[0], "/etc/resolv.conf");
 	attach(start->binds[1], "/etc/hostname");
 	attach(start->binds[2], "/etc/hosts");
@@ -130,19 +140,38 @@ static void make_mounts(const struct start *start)
 	mark(MARK_ATTACH);
 }
 
+static void write_sysctl(const char *path, const char *value)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, value, strlen(value)) < 0)
+		fail(path);
+	close(fd);
+}
+
+static void set_sysctls(void)
+{
+	write_sysctl("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+	write_sysctl("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+	mark(MARK_SYSCTL);
+}
+
 static void protect_paths(void)
 {
 	struct mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 
-	for EACH(i, READONLY) {
-		int fd = (int)syscall(SYS_open_tree, AT_FDCWD, READONLY[i], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	for
+		EACH(i, READONLY)
+		{
+			int fd =
+				(int)syscall(SYS_open_tree, AT_FDCWD, READONLY[i], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
 
-		if (fd < 0 && errno == ENOENT)
-			continue;
-		if (fd < 0 || syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
-			fail(READONLY[i]);
-		attach(fd, READONLY[i]);
-	}
+			if (fd < 0 && errno == ENOENT)
+				continue;
+			if (fd < 0 || syscall(SYS_mount_setattr, fd, "", AT_EMPTY_PATH, &attr, sizeof(attr)) < 0)
+				fail(READONLY[i]);
+			attach(fd, READONLY[i]);
+		}
 	mark(MARK_READONLY);
 }
 
@@ -152,21 +181,23 @@ static void mask_paths(void)
 	const char *first = NULL;
 	struct stat st;
 
-	for EACH(i, MASKED) {
-		if (stat(MASKED[i], &st) < 0)
-			continue;
-		if (!S_ISDIR(st.st_mode)) {
-			if (mount("/dev/null", MASKED[i], NULL, MS_BIND, NULL) < 0)
-				fail(MASKED[i]);
-		} else if (first) {
-			if (mount(first, MASKED[i], NULL, MS_BIND, NULL) < 0)
-				fail(MASKED[i]);
-		} else {
-			if (mount("tmpfs", MASKED[i], "tmpfs", NOTHING | MS_RDONLY, "size=0k") < 0)
-				fail(MASKED[i]);
-			first = MASKED[i];
+	for
+		EACH(i, MASKED)
+		{
+			if (stat(MASKED[i], &st) < 0)
+				continue;
+			if (!S_ISDIR(st.st_mode)) {
+				if (mount("/dev/null", MASKED[i], NULL, MS_BIND, NULL) < 0)
+					fail(MASKED[i]);
+			} else if (first) {
+				if (mount(first, MASKED[i], NULL, MS_BIND, NULL) < 0)
+					fail(MASKED[i]);
+			} else {
+				if (mount("tmpfs", MASKED[i], "tmpfs", NOTHING | MS_RDONLY, "size=0k") < 0)
+					fail(MASKED[i]);
+				first = MASKED[i];
+			}
 		}
-	}
 	mark(MARK_MASK);
 }
 
@@ -218,6 +249,7 @@ noreturn void child_run(const struct start *start)
 	enter_root(start);
 	mark(MARK_ROOT);
 	make_mounts(start);
+	set_sysctls();
 	protect_paths();
 	mask_paths();
 	take_identity(start);

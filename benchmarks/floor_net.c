@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 struct batch {
@@ -196,14 +197,22 @@ void pin_path(char path[256], unsigned int index)
 	snprintf(path, 256, "%s/netns-%u", settings.runtime, index);
 }
 
-/* "all" changes the default for devices to come, too. */
+/* "all" changes the default for devices to come, too. By a procfs of its own: in a shared one the entries of every
+ * living namespace have the same names in the same directories, and each look-up compares with all of them. */
 static void turn_ipv6_off(void)
 {
-	int fd = open("/proc/sys/net/ipv6/conf/all/disable_ipv6", O_WRONLY | O_CLOEXEC);
+	int context = (int)syscall(SYS_fsopen, "proc", FSOPEN_CLOEXEC);
+	int proc, fd;
 
+	if (context < 0 || syscall(SYS_fsconfig, context, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		die("procfs");
+	proc = (int)syscall(SYS_fsmount, context, FSMOUNT_CLOEXEC, 0);
+	fd = openat(proc, "sys/net/ipv6/conf/all/disable_ipv6", O_WRONLY | O_CLOEXEC);
 	if (fd < 0 || write(fd, "1", 1) != 1)
 		die("IPv6 off");
 	close(fd);
+	close(proc);
+	close(context);
 }
 
 /* Leaving for a new namespace and coming back costs a tenth less than a child that is born in it. */
@@ -314,8 +323,11 @@ static void put_default_route(struct batch *batch)
 	struct in_addr gateway;
 	char text[32];
 
-	*route = (struct rtmsg){ .rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT,
-				 .rtm_scope = RT_SCOPE_UNIVERSE, .rtm_type = RTN_UNICAST };
+	*route = (struct rtmsg){ .rtm_family = AF_INET,
+				 .rtm_table = RT_TABLE_MAIN,
+				 .rtm_protocol = RTPROT_BOOT,
+				 .rtm_scope = RT_SCOPE_UNIVERSE,
+				 .rtm_type = RTN_UNICAST };
 	snprintf(text, sizeof(text), "%s.0.1", settings.subnet);
 	inet_pton(AF_INET, text, &gateway);
 	put(batch, RTA_GATEWAY, &gateway, sizeof(gateway));

@@ -144,7 +144,11 @@ def close_workspace(work: Workspace) -> None:
 
 
 def remove_cgroup(path: Path) -> None:
-    """Remove a cgroup and those below it; an absent one is fine."""
+    """Remove a cgroup, those below it and what still runs in them; an absent one is fine."""
+    if (path / "cgroup.kill").exists():
+        (path / "cgroup.kill").write_text("1")
+        while "populated 1" in (path / "cgroup.events").read_text():
+            time.sleep(0.01)
     for directory, _, _ in os.walk(path, topdown=False):
         os.rmdir(directory)
 
@@ -210,6 +214,12 @@ _VERSIONS = {
     "bwrap": ("bwrap", "--version"),
     "gcc": ("gcc", "--version"),
 }
+
+
+def file_system_of(path: str) -> str:
+    """The type of the file system that holds `path`."""
+    command = ("findmnt", "--noheadings", "--output", "FSTYPE", "--target", path)
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def environment() -> dict[str, Any]:

@@ -13,10 +13,7 @@ static long call(long number, long a, long b, long c, long d)
 	long ret;
 	register long r10 asm("r10") = d;
 
-	asm volatile("syscall"
-		     : "=a"(ret)
-		     : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10)
-		     : "rcx", "r11", "memory");
+	asm volatile("syscall" : "=a"(ret) : "a"(number), "D"(a), "S"(b), "d"(c), "r"(r10) : "rcx", "r11", "memory");
 	return ret;
 #elif defined(__aarch64__)
 	register long x8 asm("x8") = number;

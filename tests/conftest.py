@@ -15,6 +15,12 @@ import pytest
 from . import leaks
 
 
+@pytest.fixture(autouse=True, scope="session")
+def watch_temporary_files(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Mounts and shims below pytest's own temporary directory are ours."""
+    leaks.watch_directory(str(tmp_path_factory.getbasetemp()))
+
+
 @pytest.fixture(autouse=True)
 def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
     """After every root test nothing may be left that was not there before."""
@@ -35,6 +41,8 @@ class Place:
         self.root = str(self.top / "root")
         self.exec_root = str(self.top / "exec")
         self.engines: list = []
+        leaks.watch_root(self.root)
+        leaks.watch_directory(str(self.top))
 
     def engine(self, **options):
         """Another engine on the same state, as another process would open it."""

@@ -13,6 +13,7 @@ import struct
 from pathlib import Path
 
 _RTMGRP_LINK = 1
+_our_directories: set[str] = set()
 
 
 def descriptors() -> set[str]:
@@ -37,7 +38,8 @@ def children() -> set[str]:
         name, fields = stat.split("(", 1)[1].rsplit(")", 1)[0], stat.rsplit(")", 1)[1].split()
         if fields[0] == "Z" and fields[1] != str(os.getpid()):
             continue
-        if fields[1] == str(os.getpid()) or name == "pynetns-shim":
+        ours = name == "pynetns-shim" and any(mark in command for mark in _our_directories)
+        if fields[1] == str(os.getpid()) or ours:
             found.add(f"process {pid} {name} {command}".strip())
     return found
 
@@ -48,18 +50,32 @@ def links() -> set[str]:
 
 def mounts() -> set[str]:
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return {f"mount {line.split()[4]}" for line in lines}
+    points = [line.split()[4] for line in lines]
+    return {f"mount {p}" for p in points if any(mark in p for mark in _our_directories)}
 
 
 def cgroups() -> set[str]:
+    """Those below the parents of the tests' own engines, and of the cgroup tests."""
     found = set()
-    for top in Path("/sys/fs/cgroup").glob("*/pynetns*/*"):
-        if top.is_dir():
-            found.add(f"cgroup {top}")
-    for top in Path("/sys/fs/cgroup").glob("pynetns*/*"):
-        if top.is_dir():
-            found.add(f"cgroup {top}")
+    for parent in _our_cgroup_parents | {"pynetns-test-*"}:
+        for pattern in (f"*/{parent}", f"*/{parent}/*", parent, f"{parent}/*"):
+            found |= {f"cgroup {p}" for p in Path("/sys/fs/cgroup").glob(pattern) if p.is_dir()}
     return found
+
+
+_our_cgroup_parents: set[str] = set()
+
+
+def watch_directory(directory: str) -> None:
+    """From now on mounts and shims below `directory` count."""
+    _our_directories.add(f"{directory}/")
+
+
+def watch_root(root: str) -> None:
+    """From now on look at what the engine of `root` makes."""
+    from pynetns.engine.core import default_cgroup_parent
+
+    _our_cgroup_parents.add(default_cgroup_parent(root).strip("/"))
 
 
 def nft_tables() -> set[str]:

@@ -66,7 +66,13 @@ class Dockerd(Peer):
     def _launch(self, *more: str) -> None:
         home = self._home
         self._socket = str(home / "sock")
-        command = ["dockerd", "--data-root", home / "data", "--exec-root", home / "exec"]
+        command: list[str | Path] = [
+            "dockerd",
+            "--data-root",
+            home / "data",
+            "--exec-root",
+            home / "exec",
+        ]
         command += ["--pidfile", home / "pid", "-H", f"unix://{self._socket}"]
         command += ["--bip", "172.29.0.1/16", "--ip-forward=false", "--ip6tables=false"]
         command += ["--cgroup-parent", f"/{self.work.name}", "--storage-driver", "overlay2"]

@@ -48,7 +48,7 @@ class OciRuntime(Peer):
 
     def prepare(self) -> None:
         self._home = self.work.directory(self.name)
-        command = [BUILD / "launch", *self.launcher_options]
+        command: list[str | Path] = [BUILD / "launch", *self.launcher_options]
         self._launcher = LineProcess(command, self._home / "log")
         self._live: set[int] = set()
 

@@ -43,6 +43,7 @@ def exec_(context: Context, values: Values, words: list[str]) -> int:
         process = container.exec_start(
             command, tty=tty, stdin=values.get("interactive", False), environment=environment,
             workdir=workdir, user=user, privileged=privileged, attach=session.attach,
+            winsize=session.window_size() if tty else (0, 0),
         )  # fmt: skip
         running.append(process)
         if session.run():

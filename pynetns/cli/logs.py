@@ -92,6 +92,8 @@ def parse_moment(text: str, option: str, now: float) -> float:
 
 def parse_duration(text: str) -> float | None:
     """Seconds of "1h30m", "10s", "1.5h"; None when it is no duration."""
+    if not text:
+        return None
     total = 0.0
     while text:
         number = text[: len(text) - len(text.lstrip("0123456789."))]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from ..errors import PynetnsError
+from ..errors import InvalidParameter, PynetnsError
 from .options import (
     HELP,
     Command,
@@ -61,7 +61,8 @@ GLOBAL_OPTIONS = (
     HELP,
 )
 
-ENGINE_ERROR = 125  # docker's code for "it was not the container that failed"
+RUN_ERROR = 125  # docker's code for "it was not the container that failed", and for bad usage
+ENGINE_ERROR = 1  # of every other verb
 INTERRUPTED = 130  # 128 + SIGINT
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 
@@ -186,8 +187,11 @@ def report(error: BaseException, verb: str) -> int:
     if " : " not in message:
         message = f"{verb} : {message}"
     print(f"pynetns: {message}", file=sys.stderr)
-    code = getattr(error, "exit_code", ENGINE_ERROR)
-    return code if code in (126, 127) else ENGINE_ERROR
+    code = getattr(error, "exit_code", 0)
+    if code in (126, 127) and verb in ("run", "exec"):
+        return int(code)
+    usage = isinstance(error, InvalidParameter)
+    return RUN_ERROR if verb == "run" or usage else ENGINE_ERROR
 
 
 def _message(error: BaseException) -> str:

@@ -146,7 +146,8 @@ class Session:
         from ..runtime.task import Attach
 
         fds = self._theirs
-        return Attach(fds.get("stdin", -1), fds.get("stdout", -1), fds.get("stderr", -1))
+        size = self.window_size() if self._tty else (0, 0)
+        return Attach(fds.get("stdin", -1), fds.get("stdout", -1), fds.get("stderr", -1), size)
 
     def window_size(self) -> tuple[int, int]:
         """(rows, columns) of our terminal, (0, 0) without."""

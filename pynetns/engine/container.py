@@ -250,7 +250,7 @@ class ContainerCollection:
         ContainerError when it ends with another exit code than 0. `remove`: remove it at its end.
         """
         if detach:
-            container = self.create(image, command, auto_remove=remove, **options)
+            container = self.create(image, command, detach=True, auto_remove=remove, **options)
             container.start()
             return container
         container = self.create(image, command, **options)

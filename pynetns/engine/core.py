@@ -67,7 +67,7 @@ class Engine:
         self._set_up_directories()
         self.store = Store(f"{self.root}/pynetns.db")
         self.shim = ShimClient(self.exec_root)
-        self.cgroups = CgroupManager(self.kernel)
+        self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
         self.network = NetworkController(
@@ -212,9 +212,17 @@ class Engine:
 
 def default_bridge(root: str) -> str:
     """The bridge device of a root: one name for the default root, another for every other."""
-    if root == DEFAULT_ROOT:
-        return "pynetns0"
-    return f"pn-{hashlib.sha256(root.encode()).hexdigest()[:8]}"
+    return "pynetns0" if root == DEFAULT_ROOT else f"pn-{root_digest(root)}"
+
+
+def default_cgroup_parent(root: str) -> str:
+    """The engine's own cgroup in every hierarchy, by root as the bridge."""
+    return "/pynetns" if root == DEFAULT_ROOT else f"/pynetns-{root_digest(root)}"
+
+
+def root_digest(root: str) -> str:
+    """Eight digits that tell roots apart in names of kernel objects."""
+    return hashlib.sha256(root.encode()).hexdigest()[:8]
 
 
 def boot_id() -> str:

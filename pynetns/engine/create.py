@@ -19,6 +19,7 @@ from ..model.network import NetworkSettings
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
+from ..runtime.devices import resolve_devices
 from ..runtime.seccomp import inline_profiles
 from ..runtime.spec import validate_host_config
 from ..trace import step
@@ -106,6 +107,10 @@ def validate(engine: Engine, config: Config, host_config: HostConfig) -> None:
     validate_host_config(config, host_config)
     engine.network.validate(config, host_config)
     engine.cgroups.validate(host_config)
+    resolve_devices(host_config.devices)
+    for mount in host_config.mounts:
+        if mount.type == "bind" and not mount.create_source and not os.path.exists(mount.source):
+            raise InvalidParameter(f"--mount : bind source path does not exist: {mount.source}")
 
 
 def make_record(

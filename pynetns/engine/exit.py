@@ -18,7 +18,7 @@ from ..model.state import State, rfc3339
 from ..runtime.shim import Exit
 from ..runtime.task import delete_bundle, read_exit, task_directory
 from ..trace import step
-from .lock import container_lock, try_container_lock
+from .lock import container_lock, remove_lock, try_container_lock
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -165,16 +165,26 @@ def has_ended(engine: Engine, row: ContainerRow) -> bool:
 
 
 def settle_now(engine: Engine, container_id: str) -> ContainerRow | None:
-    """Take the lock, settle, auto-remove. None when the container is gone (or has just gone)."""
+    """Take the lock, settle, then auto-remove where wanted; the row as settled.
+
+    None when the container was removed by somebody else before.
+    """
     with container_lock(engine.exec_root, container_id):
         row = engine.store.container(container_id)
         if row is None:
-            from .lock import remove_lock
-
             remove_lock(engine.exec_root, container_id)
             return None
         row = settle_exit(engine, row)
-    return None if remove_if_wanted(engine, row) else row
+    remove_if_wanted(engine, row)
+    return row
+
+
+def recorded_exit_code(engine: Engine, container_id: str) -> int:
+    """The last exit code of a container that is gone, from its `die` event; LOST without one."""
+    for event in reversed(engine.store.events()):
+        if event.actor_id == container_id and event.action == "die":
+            return int(event.attributes["exitCode"])
+    return LOST
 
 
 def remove_if_wanted(engine: Engine, row: ContainerRow) -> bool:

@@ -33,7 +33,13 @@ class Image:
 
     @property
     def attrs(self) -> dict[str, Any]:
-        return {"Id": self.id, "RepoTags": self.tags, "Config": dict(self._stored.config)}
+        return {
+            "Id": self.id,
+            "RepoTags": self.tags,
+            "Created": self._stored.created,
+            "Size": self._stored.size,
+            "Config": dict(self._stored.config),
+        }
 
     def __repr__(self) -> str:
         return f"<Image: {', '.join(repr(tag) for tag in self.tags)}>"

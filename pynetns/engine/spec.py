@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, InvalidParameter, KernelError
+from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
 from ..kernel import Kernel
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from .core import Engine
     from .start import Starting
 
-CGROUP_PARENT = "/pynetns"
 OWN_NETNS = "/proc/thread-self/ns/net"  # network mode host: that of whoever starts, not the shim's
 _MAX_USER_FILE = 1 << 20
 
@@ -52,7 +51,8 @@ def create_spec(
     with step("create_spec"):
         record = container.record
         config, host_config = record.config, record.host_config
-        parent = host_config.cgroup_parent or CGROUP_PARENT
+        parent = host_config.cgroup_parent or engine.cgroups.parent
+        make_bind_sources(host_config)
         capabilities = container_capabilities(host_config)
         seccomp, seccomp_json, program = seccomp_of(engine, host_config, capabilities)
         spec = oci_spec.create_spec(
@@ -82,6 +82,16 @@ def create_spec(
             )
         )
         return ContainerSpec(spec, oci_spec.render_spec(spec, seccomp_json), program, parent)
+
+
+def make_bind_sources(host_config: HostConfig) -> None:
+    """Docker's courtesy for -v: a missing source becomes a directory. moby MountPoint.Setup."""
+    for mount in host_config.mounts:
+        if mount.create_source and not os.path.exists(mount.source):
+            try:
+                os.makedirs(mount.source)
+            except OSError as error:
+                raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
 
 
 def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:

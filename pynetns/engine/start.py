@@ -178,7 +178,7 @@ def create_task(
     with step("create_task"):
         directory = prepare_bundle_dir(engine.exec_root, container.id, spec.json, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        plan = render_plan(spec.oci, handles, spec.seccomp)
+        plan = render_plan(spec.oci, handles, spec.seccomp, attach.winsize)
         log = os.open(
             log_path(engine.root, container.id),
             os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import Conflict, NotFound
 from ..model.parse import parse_signal
 from ..trace import step
-from .exit import refresh, settle_now
+from .exit import recorded_exit_code, refresh, settle_now
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -78,9 +78,7 @@ def container_wait(engine: Engine, container_id: str, timeout: float | None = No
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
         ended = engine.shim.wait(container_id, left)
         settled = settle_now(engine, container_id)
-        if settled is None:  # auto-removed: by us, or by whoever was faster
-            return ended.code if ended is not None else row.state.exit_code
+        if settled is None:  # auto-removed by whoever was faster
+            return ended.code if ended else recorded_exit_code(engine, container_id)
         row = settled
-        if ended is not None and not row.state.running:
-            return ended.code
     return row.state.exit_code

@@ -35,7 +35,10 @@ class DeviceMapping:
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """A bind or tmpfs mount of the user's. `source` is absolute for a bind, "" for a tmpfs."""
+    """A bind or tmpfs mount of the user's. `source` is absolute for a bind, "" for a tmpfs.
+
+    `create_source`: make a missing source directory at start, as Docker does for -v (not --mount).
+    """
 
     type: str
     source: str
@@ -44,6 +47,7 @@ class Mount:
     propagation: str = "rprivate"
     recursive: bool = True
     tmpfs_options: str = ""
+    create_source: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ def _bind(source: str, target: str, mode: str, option: str, entry: Any) -> Mount
         accepted = "ro or rw, and one of " + ", ".join(sorted(PROPAGATIONS))
         raise InvalidParameter(f"{option} {entry!r} : invalid mode {mode!r}, must be {accepted}")
     return Mount(
+        create_source=True,
         type="bind",
         source=source,
         target=target,

@@ -8,6 +8,7 @@ ipamutils; seed section 1.2.1.1.2.4.1.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -29,6 +30,7 @@ POOLS = (
 # Answers to the host's loopback come in by the bridge (route_localnet), and containers reach their
 # own published ports through it (forwarding), whether the machine forwards or not.
 _SYSCTLS = ("route_localnet", "forwarding")
+_RESOLV_CONF = "/etc/resolv.conf"
 _IP_FORWARD = "/proc/sys/net/ipv4/ip_forward"
 _RTM_GETLINK, _RTM_GETADDR, _RTM_GETROUTE = 18, 22, 26
 _IFF_UP = 1
@@ -142,8 +144,8 @@ def _set_sysctl(path: str) -> None:
 
 
 def forwarding_enabled() -> bool:
-    """Whether the machine forwards IPv4; without it a container on a bridge reaches the host and its
-    neighbours but nothing beyond, and is not reached from there."""
+    """Whether the machine forwards IPv4. Without it a container on a bridge reaches the host and
+    its neighbours but nothing beyond, and nothing beyond reaches it."""
     try:
         with open(_IP_FORWARD, encoding="ascii") as file:
             return file.read().strip() != "0"
@@ -181,13 +183,15 @@ def read_link(name: str) -> Link | None:
 
 
 def choose_pool(taken: Iterable[str] = ()) -> str:
-    """The first of POOLS that overlaps neither `taken` (CIDRs) nor an address or route of the machine.
+    """The first of POOLS that overlaps none of `taken` (CIDRs) and no address, route or name server
+    of the machine.
 
     Raises Unavailable when none is left. libnetwork ipamutils.FindAvailableNetwork.
     """
     used = [_span(cidr) for cidr in taken]
     used += _address_spans()
     used += _route_spans()
+    used += _name_server_spans()
     for pool in POOLS:
         first, last = _span(pool)
         if all(last < low or high < first for low, high in used):
@@ -196,6 +200,20 @@ def choose_pool(taken: Iterable[str] = ()) -> str:
         "network bridge : every default address pool overlaps an address or route of this machine: "
         "choose a subnet with --bip"
     )
+
+
+def _name_server_spans() -> Iterator[tuple[int, int]]:
+    """The name servers: one behind the default route must not end up inside our own subnet."""
+    try:
+        with open(_RESOLV_CONF, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        words = line.split()
+        if len(words) > 1 and words[0] == "nameserver":
+            with contextlib.suppress(OSError):  # an IPv6 one
+                yield _prefix_span(socket.inet_pton(socket.AF_INET, words[1]), 32)
 
 
 def _span(cidr: str) -> tuple[int, int]:

@@ -1,8 +1,8 @@
 """Netlink from Python, as little as the network layer needs: attributes, requests, answers.
 
-Owns: bytes, and one socket per request. Knows no protocol. What a start does with links is in C; this
-is for rules and for looking around, where an import of something large would cost more than the work.
-Source: netlink(7), Linux include/uapi/linux/netlink.h.
+Owns: bytes, and one socket per request. Knows no protocol. What a start does with links is in C;
+this is for rules and for looking around, where importing something large would cost more than the
+work. Source: netlink(7), Linux include/uapi/linux/netlink.h.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def get(protocol: int, kind: int, body: bytes, detail: str) -> bytes:
 
 
 def dump(protocol: int, kind: int, body: bytes, detail: str) -> list[bytes]:
-    """Every object a GET request lists, asked again while they change. KernelError with `detail`."""
+    """Every object a GET request lists, asked again while they change. KernelError."""
     while True:
         with open_socket(protocol) as sock:
             send(sock, message(kind, DUMP, 1, body))

@@ -49,7 +49,7 @@ def u32(kind: int, value: int) -> bytes:
     return struct.pack("=HH", 8, kind) + value.to_bytes(4, "big")
 
 
-# ---- expressions: each loads into, or looks at, a register; 1 is the first, 9 and 10 its next words ----
+# ---- expressions: each loads or looks at a register; 9 and 10 follow the word of 1 ----
 
 DROP, RETURN = 0, -5
 CT_STATE, CT_STATUS = 0, 2
@@ -191,8 +191,8 @@ def _fixed(family: int, resource: int) -> bytes:
 def transact(messages: Sequence[Message]) -> None:
     """Apply all of `messages` or none. KernelError of the first that failed.
 
-    The end of this waits for an RCU grace period (some 10 ms) when something was removed lately: the
-    kernel finishes removals before it lets a netfilter socket go.
+    The end of this waits for an RCU grace period (some 10 ms) when something was removed lately:
+    the kernel finishes removals before it lets a netfilter socket go.
     """
     if not messages:
         return

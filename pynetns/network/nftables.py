@@ -1,17 +1,17 @@
 """The packet rules of one engine: one nf_tables table, two maps of published ports.
 
-Owns: what the rules are, as nfnetlink messages (pure `render_*`), and sending them. A published port
-is an element of a map, so that publishing costs one small message however many there are, and rules
-never change. Knows nothing of containers and sockets. No program is executed and nothing large is
-imported: ports are published during a start.
+Owns: what the rules are, as nfnetlink messages (pure `render_*`), and sending them. A published
+port is an element of a map, so that publishing costs one small message however many there are, and
+rules never change. Knows nothing of containers and sockets. No program is executed and nothing
+large is imported: ports are published during a start.
 
 The table, for bridge B with subnet S (`nft list table ip pynetns-…` shows it):
 
-    guard        drop what B sends to 127.0.0.0/8: route_localnet on B must not open the host's loopback
+    guard        drop what B sends to 127.0.0.0/8: its route_localnet must not open our loopback
     prerouting   dnat by the maps; never for 127.0.0.0/8, which only the host itself may reach
     output       dnat by the maps, for the host's own connections
-    postrouting  masquerade what leaves S; what the host's loopback sends to B; what a container sends
-                 to a published port of its own network (hairpin), so that answers come back through us
+    postrouting  masquerade what leaves S, what the host's loopback sends to B, and what a container
+                 sends to a published port of its own network (hairpin), so that answers come back
     forward      drop new connections from elsewhere to B, unless to a published port
 
 libnetwork bridge setupIPTables and portmapper Map; Linux include/uapi/linux/netfilter/nf_tables.h.
@@ -23,45 +23,20 @@ import errno
 import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
 
 from ..errors import KernelError, Unavailable
+from . import conntrack
 from . import nfnetlink as nf
 from .netlink import attr, attributes, nest, parse, string, text
 from .nfnetlink import Message, u32
+from .published import ANY, Publishable, PublishedPort
 
 ANY_MAP = "published_any"  # (protocol, port) -> (address, port): on every address of the host
 ONE_MAP = "published_on"  # (protocol, address, port) -> (address, port): on that address only
-ANY = "0.0.0.0"
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 _MOST_ELEMENTS = 500  # per message: an attribute holds 64 KiB
-
-
-class PublishedPort(NamedTuple):
-    """A host port and where it leads. `host_ip` "0.0.0.0" is every address of the host."""
-
-    proto: str
-    host_ip: str
-    host_port: int
-    container_ip: str
-    container_port: int
-
-
-class Publishable(Protocol):
-    """What the functions take: a PublishedPort, or the store's PortRow."""
-
-    @property
-    def proto(self) -> str: ...
-    @property
-    def host_ip(self) -> str: ...
-    @property
-    def host_port(self) -> int: ...
-    @property
-    def container_ip(self) -> str: ...
-    @property
-    def container_port(self) -> int: ...
 
 
 def table_name(engine_id: str) -> str:
@@ -87,8 +62,8 @@ def ensure_table(engine_id: str, bridge: str, subnet: str) -> None:
         if error.errno not in nf.MISSING:
             raise
         raise Unavailable(
-            f"nf_tables : {error.detail}: this kernel lacks nf_tables with NAT, fib and masquerade: "
-            "load the modules nft_chain_nat, nft_masq and nft_fib_ipv4, or use network none or host"
+            f"nf_tables : {error.detail}: this kernel lacks nf_tables with NAT, fib and masquerade:"
+            " load the modules nft_chain_nat, nft_masq, nft_fib_ipv4, or use network none or host"
         ) from error
 
 
@@ -115,6 +90,7 @@ def add_ports(engine_id: str, ports: Sequence[Publishable]) -> None:
             raise
         remove_ports(engine_id, ports)  # left by a run that ended ungracefully
         nf.transact(render_add(name, ports))
+    conntrack.forget_misled(ports)
 
 
 def remove_ports(engine_id: str, ports: Sequence[Publishable]) -> None:
@@ -123,6 +99,7 @@ def remove_ports(engine_id: str, ports: Sequence[Publishable]) -> None:
     if not _absent_is_fine(render_remove(name, ports)) and len(ports) > 1:
         for port in ports:  # a transaction is all or nothing, and one of them was absent
             _absent_is_fine(render_remove(name, [port]))
+    conntrack.forget_withdrawn(ports)
 
 
 def list_ports(engine_id: str) -> list[PublishedPort]:
@@ -244,7 +221,7 @@ def stamp(bridge: str, subnet: str) -> str:
 
 
 def render_table(table: str, bridge: str, subnet: str) -> list[Message]:
-    """Messages that make the table, or bring an existing one up to date without touching elements."""
+    """Messages that make the table, or bring an existing one up to date and keep its elements."""
     messages = [Message(nf.NEWTABLE, nf.CREATE, text(1, table) + u32(2, 0))]
     messages += [_chain(table, *chain) for chain in _CHAINS]
     messages += [_map(table, number, *shape) for number, shape in enumerate(_MAPS, 1)]

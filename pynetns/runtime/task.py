@@ -29,11 +29,13 @@ _EXEC_WORDS = {errno.ENOENT: "executable file not found", errno.ENOEXEC: "exec f
 class Attach:
     """Descriptors handed over to a task, -1 for none: where its stdin comes from (read end), where
     copies of its output go (write ends). The shim makes them non-blocking and closes them at the
-    stream's end; give it pipes made for the purpose and close your own copies."""
+    stream's end; give it pipes made for the purpose and close your own copies. `winsize` (rows,
+    columns) is the size a terminal starts with."""
 
     stdin_fd: int = -1
     stdout_fd: int = -1
     stderr_fd: int = -1
+    winsize: tuple[int, int] = (0, 0)
 
 
 @dataclass(slots=True)

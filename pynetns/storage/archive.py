@@ -36,7 +36,9 @@ _EXTRACT = (
 )
 _CREATE = (
     *("tar", "--create", "--file=-", "--format=posix", "--numeric-owner", "--one-file-system"),
-    *("--sparse", "--sort=name", "--pax-option=delete=atime,delete=ctime"),
+    *("--sparse", "--sparse-version=0.0", "--sort=name"),
+    # the same tree is the same content: no times of reading, no process ids
+    "--pax-option=exthdr.name=%d/PaxHeaders/%f,delete=atime,delete=ctime",
 )
 
 

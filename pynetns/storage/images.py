@@ -26,7 +26,7 @@ from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
 from .layers import layer_directory, remove_layer_directory, remove_tree
-from .overlay import HostBase
+from .overlay import HostMask
 from .reference import DEFAULT_TAG, apply_changes, id_prefix, parse_reference
 
 HOST = "host"
@@ -57,8 +57,8 @@ class ImageStore:
     def __init__(self, store: Store, kernel: Kernel, root: str, exec_root: str) -> None:
         self._store = store
         self._root = root
-        self._base = HostBase(kernel, root, exec_root)
-        self._host = Image(_HOST_ID, (_HOST_NAME,), (self._base.path,), _HOST_CONFIG)
+        self._mask = HostMask(root, exec_root)
+        self._host = Image(_HOST_ID, (_HOST_NAME,), self._mask.lowers, _HOST_CONFIG)
 
     # ---- finding ----
 
@@ -240,8 +240,8 @@ class ImageStore:
         return removed
 
     def umount_host(self) -> None:
-        """Unmount the base of image `host`; the next start of such a container mounts it again."""
-        self._base.umount()
+        """Remove what image `host` has in the exec root; the next start makes it again."""
+        self._mask.remove()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

@@ -1,15 +1,13 @@
 """The image `host`: this machine's own root file system as a read-only lower layer.
 
-Owns: the mask over it and the mounted base at `<exec_root>/image/host`. Overlayfs refuses an upper
-directory that lies beneath its own lower (ELOOP), and the engine's root usually lies on "/": so the
-union of mask and "/" is mounted once, and containers stack on that mount. Two is also the deepest
-stack the kernel allows. Where the engine's root is on another file system no base is needed.
+Owns: the mask over it at `<exec_root>/image/mask`, made on first use. It hides, by whiteouts, the
+engine's own directories, and replaces what must not be seen of a live system (/dev, /run, /tmp,
+mount points of pseudo file systems) by empty opaque directories. What is mounted below "/" is not
+seen either, only the directory beneath.
 
-The mask hides, by whiteouts, the engine's own directories, and replaces what must not be seen of a
-live system (/dev, /run, /tmp, mount points of pseudo file systems) by empty opaque directories.
+The mask must not lie on the file system of "/": overlayfs refuses a lower layer inside another one
+(ELOOP). A writable layer may (Linux 5.13), as long as no path leads to it: it is behind a whiteout.
 https://docs.kernel.org/filesystems/overlayfs.html, "whiteouts and opaque directories".
-
-A file that is replaced on the host while the base is mounted may be seen in its old version.
 """
 
 from __future__ import annotations
@@ -22,8 +20,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..errors import KernelError, System, Unavailable
-from ..kernel import Kernel
+from ..errors import System
 from .layers import remove_tree
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -41,7 +38,6 @@ autofs binfmt_misc bpf cgroup cgroup2 configfs debugfs devpts devtmpfs efivarfs 
 mqueue nsfs proc pstore ramfs rpc_pipefs securityfs selinuxfs smackfs sysfs tmpfs tracefs
 """
 _PSEUDO = frozenset(_PSEUDO_NAMES.split())
-_REMEDY = "give --rootfs DIR, or import an image"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,14 +48,14 @@ class MaskEntry:
     mode: int | None
 
 
-def mask_entries(mounts: Iterable[tuple[str, str]], hidden: Iterable[str]) -> list[MaskEntry]:
+def mask_entries(points: Iterable[str], hidden: Iterable[str]) -> list[MaskEntry]:
     """What to mask, parents first; pure.
 
-    `mounts` are (mount point, type) pairs, `hidden` absolute paths that must not exist inside.
+    `points` are directories to show empty, `hidden` paths that must not exist inside.
     """
     entries = {path: MaskEntry(path, mode) for path, mode in _EMPTY}
-    for point, kind in sorted(mounts):
-        if kind in _PSEUDO and point != "/" and not _below(point, entries):
+    for point in sorted(points):
+        if not _below(point, entries):
             entries[point] = MaskEntry(point, 0o755)
     for path in sorted(hidden):
         if not _below(path, entries):
@@ -86,99 +82,50 @@ def _unescape(path: str) -> str:
     return path
 
 
-def host_path(exec_root: str) -> str:
-    """The lower layer by which a container names image `host`."""
-    return f"{exec_root}/image/host"
+class HostMask:
+    """The mask of one engine; any number of processes may make it at the same moment."""
 
+    def __init__(self, root: str, exec_root: str) -> None:
+        self._hidden = (root, exec_root)
+        self._place = f"{exec_root}/image"
+        self.path = f"{exec_root}/image/mask"
+        self.lowers = (self.path, "/")  # of a container of image `host`
 
-class HostBase:
-    """Makes and finds the base of image `host` for one engine; any number of processes may."""
+    def ensure(self) -> None:
+        """Make the mask when it is not there. Raises System."""
+        if os.path.isdir(self.path):
+            return
+        with self._locked():
+            if not os.path.isdir(self.path):
+                self._make()
 
-    def __init__(self, kernel: Kernel, root: str, exec_root: str) -> None:
-        self._kernel = kernel
-        self._root = root
-        self._exec_root = exec_root
-        self.path = host_path(exec_root)
-        self._mask = f"{exec_root}/image/mask"
+    def remove(self) -> None:
+        """Remove the mask; the next start makes it again. No container of `host` may be running."""
+        with self._locked():
+            remove_tree(self.path)
 
-    def lowers(self) -> tuple[str, ...]:
-        """The lower layers of image `host`, made when they are not there.
-
-        Raises Unavailable where this machine's root cannot be a lower layer.
-        """
-        if self._needs_base():
-            if not self._mounted():
-                with self._locked():
-                    self._mount()
-            return (self.path,)
-        if not os.path.isdir(self._mask):
-            with self._locked():
-                if not os.path.isdir(self._mask):
-                    self._make_mask()
-        return (self._mask, "/")
-
-    def _needs_base(self) -> bool:
-        """Whether the layers lie on the file system of "/".
-
-        A btrfs subvolume has a device number of its own, which no mount shows: still the same one.
-        """
-        device = os.stat(self._root).st_dev
-        if device == os.stat("/").st_dev:
-            return True
-        number = f" {os.major(device)}:{os.minor(device)} "
-        return number not in _mountinfo()
-
-    def umount(self) -> None:
-        """Remove the base; containers that use it keep it. Absent is fine."""
-        self._kernel.umount(self.path)
-
-    def _mounted(self) -> bool:
-        try:
-            return os.stat(self.path).st_dev != os.stat(f"{self._exec_root}/image").st_dev
-        except FileNotFoundError:
-            return False
+    def _make(self) -> None:
+        """Whole or not at all: it is made beside its place."""
+        fresh = f"{self.path}.new"
+        remove_tree(fresh)
+        hidden = [os.path.realpath(path) for path in self._hidden]
+        points = [
+            point
+            for point, kind in read_mounts(_mountinfo())
+            if kind in _PSEUDO and point != "/" and os.path.isdir(point)  # a file may be one too
+        ]
+        write_mask(fresh, mask_entries(points, hidden))
+        os.rename(fresh, self.path)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        directory = f"{self._exec_root}/image"
-        os.makedirs(directory, mode=0o700, exist_ok=True)
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        os.makedirs(self._place, mode=0o700, exist_ok=True)
+        fd = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)
             yield
         finally:
             os.close(fd)
-
-    def _mount(self) -> None:
-        if self._mounted():
-            return
-        mounts = read_mounts(_mountinfo())
-        if dict(mounts).get("/") == "overlay":
-            raise Unavailable(
-                "image host: / is an overlay itself, containers cannot be stacked on it "
-                f"with their layers inside: {_REMEDY}, or put the root on another file system"
-            )
-        self._make_mask()
-        os.makedirs(self.path, mode=0o700, exist_ok=True)
-        try:
-            fd = self._kernel.overlay_mount((self._mask, "/"), readonly=True)
-        except KernelError as error:
-            raise Unavailable(
-                f"image host: / cannot be a lower layer ({error}): {_REMEDY}"
-            ) from error
-        try:
-            self._kernel.mount_attach(fd, self.path)
-        finally:
-            os.close(fd)
-
-    def _make_mask(self) -> None:
-        """Whole or not at all: it is made beside its place. Under the lock."""
-        fresh = f"{self._mask}.new"
-        remove_tree(fresh)
-        remove_tree(self._mask)
-        hidden = (os.path.realpath(self._root), os.path.realpath(self._exec_root))
-        write_mask(fresh, mask_entries(read_mounts(_mountinfo()), hidden))
-        os.rename(fresh, self._mask)
 
 
 def write_mask(directory: str, entries: Sequence[MaskEntry]) -> None:
@@ -221,3 +168,15 @@ def _parents(path: str) -> Iterator[str]:
 def _mountinfo() -> str:
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
         return file.read()
+
+
+def is_overlay(path: str) -> bool:
+    """Whether `path` lies on an overlay."""
+    real = os.path.realpath(path)
+    covering = [
+        (len(point), kind)
+        for point, kind in read_mounts(_mountinfo())
+        if f"{real}/".startswith(f"{point.rstrip('/')}/")
+    ]
+    longest = max(length for length, _ in covering)
+    return [kind for length, kind in covering if length == longest][-1] == "overlay"

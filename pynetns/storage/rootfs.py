@@ -7,13 +7,14 @@ moby conditionalMountOnStart, seed section 1.2; Container.ShmPath, section 1.2.2
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Sequence
 
 from ..errors import InvalidParameter, KernelError, Unavailable
 from ..kernel import Kernel
 from .layers import create_layer_directory, layer_directory, remove_layer_directory
-from .overlay import HostBase
+from .overlay import HostMask, is_overlay
 
 DEFAULT_SHM_SIZE = 64 << 20
 
@@ -25,8 +26,7 @@ class RootfsStore:
         self._kernel = kernel
         self._root = root
         self._exec_root = exec_root
-        self._host = HostBase(kernel, root, exec_root)
-        self._host_lowers = (self._host.path,)
+        self._mask = HostMask(root, exec_root)
 
     # ---- layer ----
 
@@ -60,8 +60,8 @@ class RootfsStore:
         Raises Unavailable where the layers cannot be stacked on this machine, KernelError else.
         """
         layer = layer_directory(self._root, container_id)
-        if tuple(lowers) == self._host_lowers:
-            lowers = self._host.lowers()
+        if lowers[0] == self._mask.path:
+            self._mask.ensure()
         try:
             return self._kernel.overlay_mount(lowers, f"{layer}/diff", f"{layer}/work")
         except KernelError as error:
@@ -99,14 +99,15 @@ class RootfsStore:
 
 def explain(error: KernelError, lowers: Sequence[str]) -> Exception:
     """What a failed overlay mount means to the user, where there is something to be said."""
-    if "stack" in error.detail:
-        return Unavailable(
-            f"{lowers[0]}: is an overlay of overlays, the kernel stacks no deeper: "
-            "import it as an image, or put the root on a plain file system"
-        )
     if "not supported as upperdir" in error.detail:
         return Unavailable(
-            "the engine's root is on a file system that overlayfs cannot write to "
-            f"({error.detail}): choose another --root, e.g. on ext4 or xfs"
+            f"--root: overlayfs cannot write to its file system ({error.detail}): "
+            "choose one on another, e.g. ext4 or xfs"
+        )
+    stacked = [lower for lower in lowers if is_overlay(lower)]
+    if error.errno == errno.EINVAL and stacked:
+        return Unavailable(
+            f"{stacked[0]}: is on an overlay of overlays, and the kernel stacks no deeper: "
+            "import it as an image instead"
         )
     return error

@@ -126,8 +126,8 @@ def test_logs(engine):
     assert sorted(container.logs().split()) == [b"one", b"three", b"two"]
     assert container.logs(stderr=False) == b"one\nthree\n"
     assert container.logs(stdout=False) == b"two\n"
-    assert container.logs(stderr=False, tail=1) == b"three\n"
-    stamp = container.logs(stderr=False, tail=1, timestamps=True).split()[0].decode()
+    assert len(container.logs(tail=2).split()) == 2  # of both streams together, as in Docker
+    stamp = container.logs(tail=1, timestamps=True).split()[0].decode()
     assert stamp.startswith(time.strftime("%Y-", time.gmtime())) and stamp.endswith("Z")
 
 

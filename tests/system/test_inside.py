@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pynetns import errors
+
 pytestmark = pytest.mark.root
 
 # Docker's default set as a mask: what /proc/self/status must say. capabilities(7).
@@ -172,6 +174,16 @@ def test_a_mount_below_another_comes_after_it(run, tmp_path):
     (tmp_path / "b" / "inner").write_text("inner\n")
     out = run(["cat", "/x/y/inner"], volumes=[f"{tmp_path}/b:/x/y", f"{tmp_path}/a:/x"])
     assert out == "inner\n"
+
+
+def test_missing_bind_source(engine, run, tmp_path):
+    """-v makes it, as Docker does; --mount refuses, with nothing created."""
+    assert run(["ls", "-A", "/x"], volumes=[f"{tmp_path}/made/here:/x"]) == ""
+    assert (tmp_path / "made" / "here").is_dir()
+    with pytest.raises(errors.InvalidParameter, match="does not exist"):
+        run(["true"], mounts=[f"type=bind,source={tmp_path}/none,target=/x"])
+    assert not (tmp_path / "none").exists()
+    assert engine.containers.list(all=True) == []
 
 
 def test_spec_on_disk_is_what_is_executed(engine):

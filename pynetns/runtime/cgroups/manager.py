@@ -119,6 +119,8 @@ class CgroupManager:
             if self._hierarchies.v2:
                 self._make_v2(parent, path)
                 undo.push(self.remove, container_id)
+                if parent == self.parent:
+                    self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
                 v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}")
                 opened.callback(os.close, v2_fd)
                 if parent != self.parent or not self._policy.is_default(rules):
@@ -161,8 +163,6 @@ class CgroupManager:
             self._replace(directory)
         except OSError as error:
             raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
-        if parent == self.parent:
-            self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
 
     def _replace(self, directory: str) -> None:
         """What an earlier run of the same container left goes; it must not be in use."""

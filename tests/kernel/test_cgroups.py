@@ -1,0 +1,243 @@
+"""pynetns/runtime/cgroups on this machine's hierarchies: limits that hold, and their end."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+
+import pytest
+
+from pynetns.errors import InvalidParameter, KernelError
+from pynetns.kernel import Kernel
+from pynetns.model.config import HostConfig
+from pynetns.runtime.cgroups import CgroupManager
+from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.undo import Undo
+
+pytestmark = pytest.mark.root
+MIB = 1 << 20
+EAT = "import sys; x = bytearray(int(sys.argv[1])); print(len(x))"
+
+
+@pytest.fixture
+def cgroups():
+    """A manager whose parent is this test's own; nothing of it is left."""
+    manager = CgroupManager(Kernel(), f"/pynetns-test-{secrets.token_hex(4)}")
+    if manager.layout == "none":
+        pytest.skip("no cgroup hierarchy is mounted here")
+    try:
+        yield manager
+    finally:
+        manager.remove_parent()
+        left = [mount for mount in manager._mounts() if os.path.exists(mount + manager.parent)]
+        assert not left
+
+
+@pytest.fixture
+def id(cgroups):
+    id = secrets.token_hex(32)
+    try:
+        yield id
+    finally:
+        cgroups.remove(id)
+
+
+@contextlib.contextmanager
+def created(cgroups, id, *, parent="", **resources):
+    with Undo() as undo:
+        cgroup = cgroups.create(id, parent, {"devices": DEFAULT_RULES, **resources}, undo)
+        try:
+            yield cgroup
+        finally:
+            cgroup.close()
+
+
+def start(cgroup, *command, **options):
+    """A process that joins every cgroup of the container, then executes `command`."""
+    procs = [*(f"{path}/cgroup.procs" for path in cgroup.paths.values())]
+    script = "".join(f"echo 0 > {path} && " for path in procs) + 'exec "$@"'
+    options.setdefault("stdout", subprocess.PIPE)
+    return subprocess.Popen(
+        ["sh", "-c", script, "sh", *command], text=True, stderr=subprocess.PIPE, **options
+    )
+
+
+def result(cgroup, *command) -> tuple[int, str]:
+    process = start(cgroup, *command)
+    out, _ = process.communicate(timeout=60)
+    return process.returncode, out.strip()
+
+
+def sleeper(cgroup):
+    process = start(cgroup, "sh", "-c", "echo up; exec sleep 1000")
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_without_limits_only_the_unified_hierarchy(cgroups, id):
+    with created(cgroups, id) as cgroup:
+        if cgroups.layout != "v1":
+            assert cgroup.join_fds == ()
+            assert list(cgroup.paths) == [""]
+        assert result(cgroup, "cat", "/dev/null") == (0, "")
+        assert result(cgroup, "sh", "-c", "exec 3< /dev/kmsg")[0] != 0
+        assert cgroup.mounts[-1][1].endswith(f"{cgroups.parent}/{id}")
+
+
+def test_memory_limit_kills_and_is_told(cgroups, id):
+    with created(cgroups, id, memory={"limit": 40 * MIB, "swap": 80 * MIB}) as cgroup:
+        assert result(cgroup, sys.executable, "-c", EAT, str(MIB)) == (0, str(MIB))
+        assert not cgroups.oom_killed(id)
+        assert result(cgroup, sys.executable, "-c", EAT, str(200 * MIB))[0] == -9
+        assert cgroups.oom_killed(id)
+        stats = cgroups.stats(id)
+        assert stats.memory_limit == 40 * MIB
+        assert stats.memory is not None and stats.memory <= 40 * MIB
+
+
+def test_pids_limit(cgroups, id):
+    fork = (
+        "import os\ntry:\n  for i in range(5):\n"
+        "    if os.fork() == 0: os.read(0, 1); os._exit(0)\n"
+        "except BlockingIOError: print(i)"
+    )
+    reader, writer = os.pipe()
+    with (
+        created(cgroups, id, pids={"limit": 4}) as cgroup,
+        start(cgroup, sys.executable, "-c", fork, stdin=reader) as process,
+    ):
+        os.close(reader)
+        assert process.stdout.readline() == "3\n"
+        os.close(writer)
+
+
+def test_cpu_settings_are_in_place(cgroups, id):
+    cpu = {"shares": 512, "quota": 20_000, "period": 50_000, "cpus": "0", "mems": "0"}
+    with created(cgroups, id, cpu=cpu) as cgroup:
+        code = "import os; print(sorted(os.sched_getaffinity(0)))"
+        assert result(cgroup, sys.executable, "-c", code) == (0, "[0]")
+        directory = cgroup.paths.get("cpu", cgroup.paths.get(""))
+        names = os.listdir(directory)
+        if "cpu.cfs_quota_us" in names:
+            with open(f"{directory}/cpu.cfs_quota_us") as file:
+                assert file.read() == "20000\n"
+        else:
+            with open(f"{directory}/cpu.max") as file:
+                assert file.read() == "20000 50000\n"
+
+
+def test_refused_value_names_the_option_and_leaves_nothing(cgroups, id):
+    with (
+        pytest.raises(InvalidParameter, match="--cpuset-cpus"),
+        created(cgroups, id, cpu={"cpus": "4000"}),
+    ):
+        pass
+    assert cgroups.pids(id) == []
+    assert cgroups._path(id) is None
+
+
+def test_validate(cgroups):
+    cgroups.validate(HostConfig())
+    cgroups.validate(HostConfig(memory=64 * MIB, pids_limit=10, nano_cpus=10**9))
+
+
+def test_remove_kills_what_is_left(cgroups, id):
+    with created(cgroups, id, pids={"limit": 10}) as cgroup, sleeper(cgroup) as process:
+        assert cgroups.pids(id) == [process.pid]
+        cgroups.remove(id)
+        assert process.wait(30) == -9
+    assert not any(os.path.exists(path) for path in cgroup.paths.values())
+    cgroups.remove(id)
+
+
+def test_remove_takes_cgroups_made_inside(cgroups, id):
+    with created(cgroups, id) as cgroup:
+        inner = f"{next(iter(cgroup.paths.values()))}/inner"
+        os.makedirs(f"{inner}/most")
+        with sleeper(cgroup) as process:
+            with open(f"{inner}/cgroup.procs", "w") as file:
+                file.write(str(process.pid))
+            assert cgroups.pids(id) == [process.pid]
+            cgroups.remove(id)
+            assert process.wait(30) == -9
+    assert not os.path.exists(inner)
+
+
+def test_kill_all(cgroups, id):
+    with created(cgroups, id) as cgroup, sleeper(cgroup) as one, sleeper(cgroup) as two:
+        cgroups.kill_all(id)
+        assert (one.wait(30), two.wait(30)) == (-9, -9)
+
+
+def test_kill_one_by_one(cgroups, id):
+    """What v1 alone has to do."""
+    from pynetns.runtime.cgroups.files import kill_one_by_one
+
+    with created(cgroups, id) as cgroup, sleeper(cgroup) as one, sleeper(cgroup) as two:
+        kill_one_by_one(next(iter(cgroup.paths.values())))
+        assert (one.wait(30), two.wait(30)) == (-9, -9)
+
+
+def test_open_is_for_one_more_process(cgroups, id):
+    with created(cgroups, id, pids={"limit": 9}) as cgroup:
+        again = cgroups.open(id)
+        try:
+            assert again.paths == cgroup.paths
+            assert len(again.join_fds) == len(cgroup.join_fds)
+            assert again.mounts == cgroup.mounts
+        finally:
+            again.close()
+
+
+def test_update_joins_a_hierarchy_with_all_processes(cgroups, id):
+    with created(cgroups, id) as cgroup, sleeper(cgroup) as process:
+        cgroups.update(id, {"memory": {"limit": 64 * MIB, "swap": 128 * MIB}})
+        cgroups.update(id, {"memory": {"limit": 256 * MIB, "swap": 512 * MIB}})
+        assert cgroups.stats(id).memory_limit == 256 * MIB
+        cgroups.update(id, {"memory": {"limit": 32 * MIB, "swap": 64 * MIB}})
+        with open(f"/proc/{process.pid}/cgroup") as file:
+            assert any(f"memory:{cgroups.parent}/{id}" in x for x in file) or cgroups.layout == "v2"
+        cgroups.remove(id)
+        process.wait(30)
+
+
+def test_other_parent_is_found_by_another_manager(cgroups, id):
+    parent = f"{cgroups.parent}-other"
+    try:
+        with created(cgroups, id, parent=f"/../{parent}", pids={"limit": 9}) as cgroup:
+            assert all(f"{parent}/{id}" in path for path in cgroup.paths.values())
+            assert result(cgroup, "sh", "-c", "exec 3< /dev/kmsg")[0] != 0
+            other = CgroupManager(Kernel(), cgroups.parent)
+            with sleeper(cgroup) as process:
+                assert other.pids(id) == [process.pid]
+                other.remove(id)
+                process.wait(30)
+            assert other.pids(id) == []
+    finally:
+        for mount in cgroups._mounts():
+            with contextlib.suppress(FileNotFoundError):
+                os.rmdir(f"{mount}{parent}")
+
+
+def test_own_device_rules(cgroups, id):
+    rules = (*DEFAULT_RULES, {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "r"})
+    with created(cgroups, id, devices=rules) as cgroup:
+        assert result(cgroup, "sh", "-c", "exec 3< /dev/kmsg")[0] == 0
+        assert result(cgroup, "sh", "-c", "exec 3> /dev/kmsg")[0] != 0
+
+
+def test_failing_policy_makes_nothing(cgroups, id, monkeypatch):
+    def refuse(*_):
+        raise KernelError(1, "bpf", "load")
+
+    if cgroups.layout == "v1":
+        pytest.skip("v1 has no programs")
+    monkeypatch.setattr(cgroups._policy._kernel, "bpf_device_load", refuse, raising=False)
+    from pynetns.errors import Unavailable
+
+    with pytest.raises(Unavailable, match="device rules"), created(cgroups, id):
+        pass
+    assert cgroups._path(id) is None

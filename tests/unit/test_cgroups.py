@@ -1,0 +1,365 @@
+"""pynetns/runtime/cgroups: detection from mountinfo, limits as files; no real cgroup."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pynetns.errors import Conflict, InvalidParameter, System, Unavailable
+from pynetns.model.config import HostConfig
+from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent
+from pynetns.runtime.cgroups.files import read_key, read_number
+from pynetns.runtime.cgroups.hierarchy import parse_mountinfo
+from pynetns.runtime.cgroups.limits import check_controllers, render, shares_to_weight
+from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.undo import Undo
+
+V2 = "35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw\n"
+V1 = """\
+30 23 0:26 / /sys/fs/cgroup ro,nosuid - tmpfs tmpfs ro,mode=755
+31 30 0:27 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+32 30 0:28 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+33 30 0:29 / /sys/fs/cgroup/memory rw shared:5 master:2 - cgroup cgroup rw,memory
+34 30 0:31 / /sys/fs/cgroup/devices rw - cgroup cgroup rw,devices
+35 30 0:32 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+36 30 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+"""
+UNIFIED = "41 30 0:38 / /sys/fs/cgroup/unified rw,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
+OTHER = "27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard\n"
+
+
+def test_v2():
+    found = parse_mountinfo(OTHER + V2)
+    assert found == Hierarchies("/sys/fs/cgroup")
+    assert (found.layout, found.anchor) == ("v2", "/sys/fs/cgroup")
+
+
+def test_v1():
+    found = parse_mountinfo(OTHER + V1)
+    assert found.v1 == {
+        "cpu": "/sys/fs/cgroup/cpu,cpuacct",
+        "devices": "/sys/fs/cgroup/devices",
+        "memory": "/sys/fs/cgroup/memory",
+        "pids": "/sys/fs/cgroup/pids",
+    }
+    assert (found.layout, found.anchor) == ("v1", "/sys/fs/cgroup/devices")
+
+
+def test_hybrid():
+    found = parse_mountinfo(V1 + UNIFIED)
+    assert (found.layout, found.v2) == ("hybrid", "/sys/fs/cgroup/unified")
+    assert found.anchor == found.v2
+
+
+def test_none():
+    assert parse_mountinfo(OTHER).layout == "none"
+
+
+def test_mount_that_shows_most_counts_and_escapes_are_undone():
+    part = "50 24 0:38 /some/part /mnt/part rw - cgroup2 cgroup2 rw\n"
+    spaced = "51 24 0:38 / /mnt/with\\040space rw - cgroup2 cgroup2 rw\n"
+    assert parse_mountinfo(part + UNIFIED + part).v2 == "/sys/fs/cgroup/unified"
+    assert parse_mountinfo(part + spaced).v2 == "/mnt/with space"
+
+
+# ---- limits ----
+
+ALL = {
+    "memory": {"limit": 64 << 20, "swap": 96 << 20, "reservation": 32 << 20},
+    "cpu": {"shares": 512, "period": 50_000, "quota": 25_000, "cpus": "0-1", "mems": "0"},
+    "pids": {"limit": 100},
+    "devices": DEFAULT_RULES,
+}
+CONTROLLERS = ("cpu", "cpuset", "memory", "pids")
+
+
+def files(resources, on_v1) -> dict[str, str]:
+    return {setting.file: setting.value for setting in render(resources, on_v1)}
+
+
+def test_v1_files():
+    assert files(ALL, CONTROLLERS) == {
+        "memory.limit_in_bytes": "67108864",
+        "memory.soft_limit_in_bytes": "33554432",
+        "memory.memsw.limit_in_bytes": "100663296",
+        "cpu.shares": "512",
+        "cpu.cfs_period_us": "50000",
+        "cpu.cfs_quota_us": "25000",
+        "cpuset.cpus": "0-1",
+        "cpuset.mems": "0",
+        "pids.max": "100",
+    }
+
+
+def test_v2_files():
+    assert files(ALL, ()) == {
+        "memory.max": "67108864",
+        "memory.low": "33554432",
+        "memory.swap.max": "33554432",
+        "cpu.weight": "20",
+        "cpu.max": "25000 50000",
+        "cpuset.cpus": "0-1",
+        "cpuset.mems": "0",
+        "pids.max": "100",
+    }
+
+
+@pytest.mark.parametrize(
+    ("cpu", "value"),
+    [
+        ({"quota": 20_000}, "20000 100000"),
+        ({"period": 50_000}, "max 50000"),
+        ({"quota": -1, "period": 50_000}, "max 50000"),
+    ],
+)
+def test_cpu_max(cpu, value):
+    assert files({"cpu": cpu}, ()) == {"cpu.max": value}
+
+
+def test_unlimited_is_max():
+    assert files({"pids": {"limit": -1}}, ()) == {"pids.max": "max"}
+    memory = {"limit": -1, "swap": -1}
+    assert files({"memory": memory}, ()) == {"memory.max": "max", "memory.swap.max": "max"}
+
+
+def test_memory_comes_before_memory_and_swap():
+    order = list(files({"memory": {"swap": 2 << 20, "limit": 1 << 20}}, CONTROLLERS))
+    assert order == ["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"]
+
+
+def test_swap_that_nobody_asked_for_is_optional():
+    def optional(swap):
+        found = render({"memory": {"limit": 10, "swap": swap}}, ())
+        return next(s.optional for s in found if s.file == "memory.swap.max")
+
+    assert optional(20) and not optional(15)
+
+
+@pytest.mark.parametrize(
+    "resources", [{"blockIO": {"weight": 5}}, {"memory": {"kernel": 5}}, {"memory": {"swap": 5}}]
+)
+def test_no_limit_is_ignored(resources):
+    with pytest.raises(InvalidParameter):
+        render(resources, ())
+
+
+@given(st.integers(-5, 1 << 20))
+def test_weight_is_in_range(shares):
+    assert 1 <= shares_to_weight(shares) <= 10_000
+
+
+def test_weights():
+    assert [shares_to_weight(n) for n in (2, 1024, 262_144)] == [1, 39, 10_000]
+
+
+@pytest.mark.parametrize(
+    ("host_config", "option"),
+    [
+        (HostConfig(memory=1 << 30), "--memory:"),
+        (HostConfig(memory_reservation=1 << 30), "--memory-reservation:"),
+        (HostConfig(nano_cpus=10**9), "--cpus:"),
+        (HostConfig(cpu_shares=10), "--cpu-shares:"),
+        (HostConfig(cpu_quota=10_000), "--cpu-quota:"),
+        (HostConfig(cpuset_cpus="0"), "--cpuset-cpus:"),
+        (HostConfig(pids_limit=10), "--pids-limit:"),
+    ],
+)
+def test_missing_controller_is_named(host_config, option):
+    check_controllers(host_config, Hierarchies("/cg", {}, frozenset(CONTROLLERS)))
+    check_controllers(host_config, Hierarchies("/cg", dict.fromkeys(CONTROLLERS, "/cg1")))
+    with pytest.raises(Unavailable, match=option):
+        check_controllers(host_config, Hierarchies("/cg"))
+
+
+def test_no_limits_need_no_controller():
+    check_controllers(HostConfig(pids_limit=-1), Hierarchies("/cg"))
+
+
+@pytest.mark.parametrize(
+    ("parent", "cleaned"),
+    [
+        ("/pynetns", "/pynetns"),
+        ("a/b", "/a/b"),
+        ("../../etc", "/etc"),
+        ("/a/../../../b/", "/b"),
+        ("/", ""),
+        ("..", ""),
+    ],
+)
+def test_parent_stays_inside(parent, cleaned):
+    assert clean_parent(parent) == cleaned
+
+
+# ---- a manager on a directory instead of a cgroup file system ----
+
+
+class Kernel:
+    """The device policy's half of a kernel."""
+
+    def __init__(self) -> None:
+        self.attached: list[bytes] = []
+        self.programs: dict[int, bytes] = {}
+
+    def bpf_device_load(self, insns: bytes) -> int:
+        fd = os.open("/dev/null", os.O_RDONLY)
+        self.programs[fd] = insns
+        return fd
+
+    def bpf_device_attach(self, cgroup: int, prog: int, flags: int) -> None:
+        self.attached.append(self.programs[prog])
+
+
+@pytest.fixture
+def marks(monkeypatch):
+    """Extended attributes in memory: not every file system below /tmp has trusted ones."""
+    held: dict[tuple[str, str], bytes] = {}
+
+    def getxattr(path, name):
+        try:
+            return held[path, name]
+        except KeyError:
+            raise OSError(61, "No data available") from None
+
+    monkeypatch.setattr(
+        os, "setxattr", lambda path, name, value: held.update({(path, name): value})
+    )
+    monkeypatch.setattr(os, "getxattr", getxattr)
+    monkeypatch.setattr(os, "listxattr", lambda path: [n for p, n in held if p == path])
+    return held
+
+
+def manager(tmp_path: Path, kernel: Kernel, **hierarchies) -> CgroupManager:
+    found = Hierarchies(str(tmp_path), **hierarchies)
+    return CgroupManager(kernel, detect=lambda: found)  # type: ignore[arg-type]
+
+
+def create(cgroups: CgroupManager, id: str, parent: str = "", resources=None):
+    with Undo() as undo:
+        made = cgroups.create(id, parent, resources or {"devices": DEFAULT_RULES}, undo)
+        undo.dismiss()
+    made.close()
+    return made
+
+
+def test_default_policy_is_attached_once(tmp_path, marks):
+    kernel = Kernel()
+    cgroups = manager(tmp_path, kernel)
+    made = create(cgroups, "one")
+    assert made.mounts == (("", f"{tmp_path}/pynetns/one"),)
+    assert made.join_fds == ()
+    create(cgroups, "two")
+    create(manager(tmp_path, kernel), "three")
+    assert len(kernel.attached) == 1
+    marks.clear()  # as when the parent was removed and made again
+    create(cgroups, "four")
+    assert len(kernel.attached) == 2
+
+
+def test_own_rules_and_other_parents_get_a_program_of_their_own(tmp_path, marks):
+    kernel = Kernel()
+    cgroups = manager(tmp_path, kernel)
+    create(cgroups, "one", resources={"devices": ({"allow": True, "access": "rwm"},)})
+    assert len(kernel.attached) == 2
+    create(cgroups, "two", "/../mine/./")
+    assert len(kernel.attached) == 3
+    assert (tmp_path / "mine/two").is_dir()
+    assert manager(tmp_path, kernel)._path("two") == "/mine/two"
+    cgroups.remove("two")
+    assert not (tmp_path / "mine/two").exists()
+    cgroups.remove("two")
+
+
+def test_limit_without_controller_makes_nothing(tmp_path, marks):
+    cgroups = manager(tmp_path, Kernel())
+    with pytest.raises(Unavailable, match="--pids-limit"):
+        create(cgroups, "one", resources={"pids": {"limit": 5}})
+    assert os.listdir(tmp_path) == []
+
+
+def test_failing_limit_is_undone(tmp_path, marks):
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"pids"}))
+    with pytest.raises(Unavailable, match="--pids-limit"):
+        create(cgroups, "one", resources={"pids": {"limit": 5}})
+    assert os.listdir(tmp_path / "pynetns") == []
+
+
+def test_v2_controller_is_handed_down(tmp_path, marks, monkeypatch):
+    """The file appears once every parent has the controller in its subtree_control."""
+    from pynetns.runtime.cgroups import v2
+
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"pids"}))
+    written: list[tuple[str, str]] = []
+
+    def write_file(path: str, value: str) -> None:
+        written.append((path.removeprefix(str(tmp_path)), value))
+        if path.endswith("pids.max") and len(written) == 1:
+            raise FileNotFoundError(2, "No such file")
+
+    monkeypatch.setattr(v2, "write_file", write_file)
+    create(cgroups, "one", resources={"pids": {"limit": 5}})
+    assert written == [
+        ("/pynetns/one/pids.max", "5"),
+        ("/cgroup.subtree_control", "+pids"),
+        ("/pynetns/cgroup.subtree_control", "+pids"),
+        ("/pynetns/one/pids.max", "5"),
+    ]
+
+
+def test_cgroup_in_use_is_left_alone(tmp_path, marks):
+    (tmp_path / "pynetns/one").mkdir(parents=True)
+    (tmp_path / "pynetns/one/cgroup.procs").write_text("1\n")
+    with pytest.raises(Conflict, match="in use"):
+        create(manager(tmp_path, Kernel()), "one")
+    assert (tmp_path / "pynetns/one/cgroup.procs").exists()
+
+
+def test_nothing_mounted():
+    cgroups = CgroupManager(Kernel(), detect=Hierarchies)  # type: ignore[arg-type]
+    assert (cgroups.layout, cgroups.has_v2) == ("none", False)
+    with pytest.raises(Unavailable, match="cgroup"):
+        create(cgroups, "one")
+
+
+def test_unknown_container(tmp_path, marks):
+    cgroups = manager(tmp_path, Kernel())
+    with pytest.raises(Conflict, match="not running"):
+        cgroups.open("none")
+    assert cgroups.pids("none") == []
+    assert not cgroups.oom_killed("none")
+    assert cgroups.stats("none").pids == 0
+    cgroups.kill_all("none")
+    cgroups.remove("none")
+
+
+def test_collect_takes_only_old_empty_ones(tmp_path, marks, monkeypatch):
+    kernel = Kernel()
+    cgroups = manager(tmp_path, kernel)
+    ids = {name: name * 64 for name in "abc"}
+    for id in (*ids.values(), "not-an-id"):
+        create(cgroups, id)
+    assert cgroups.collect({ids["a"]}) == []
+    (tmp_path / "pynetns" / ids["c"] / "busy").touch()
+    monkeypatch.setattr("time.time", lambda: 1e12)
+    assert cgroups.collect({ids["a"]}) == [f"{tmp_path}/pynetns/{ids['b']}"]
+    assert cgroups.remove_parent() == []
+
+
+# ---- files ----
+
+
+def test_reading(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("max\n")
+    assert read_number(str(path)) is None
+    path.write_text("12\n")
+    assert read_number(str(path)) == 12
+    path.write_text("oom 3\noom_kill 2\n")
+    assert read_key(str(path), "oom_kill") == 2
+    assert read_key(str(path), "none") is None
+    assert read_number(str(tmp_path / "none")) is None
+    with pytest.raises(System):
+        read_number(str(tmp_path))

@@ -1,0 +1,204 @@
+"""doctor/: every check on described machines, and once on this one."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from pynetns.doctor import Machine, check, checks
+from pynetns.doctor.checks import CHECKS, Check
+from pynetns.doctor.machine import SYSCALLS
+
+_ALL_CAPABILITIES = "CapEff:\t000001ffffffffff"
+_FILES = {
+    "/proc/self/status": f"Name:\tx\n{_ALL_CAPABILITIES}",
+    "/proc/filesystems": "nodev\ttmpfs\nnodev\tdevpts\nnodev\toverlay\n\text4",
+    "/proc/sys/net/ipv4/ip_forward": "1",
+    "/proc/sys/kernel/seccomp/actions_avail": "kill errno allow",
+    "/proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /run rw - tmpfs tmpfs rw",
+    "/proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0",
+    "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids",
+}
+
+
+class Described(Machine):
+    """A machine of a few files; everything that is not said is as it should be."""
+
+    def __init__(self, files: dict[str, str | None] | None = None, **said: Any) -> None:
+        self.files = {**_FILES, **(files or {})}
+        self.said = said
+        self.root, self.exec_root = "/var/lib/pynetns", "/run/pynetns"
+
+    def read(self, path: str) -> str | None:
+        return self.files.get(path)
+
+    def exists(self, path: str) -> bool:
+        return path not in self.said.get("absent", ())
+
+    def existing(self, path: str) -> str:
+        return path
+
+    def uid(self) -> int:
+        return self.said.get("uid", 0)
+
+    def release(self) -> str:
+        return self.said.get("release", "6.1.0-18-amd64")
+
+    def free_bytes(self, path: str) -> int | None:
+        return self.said.get("free", 1 << 40)
+
+    def syscall_error(self, name: str) -> int:
+        return errno.ENOSYS if name in self.said.get("no_syscalls", ()) else errno.EINVAL
+
+    def nftables_error(self) -> int:
+        return self.said.get("nftables", 0)
+
+    def core_error(self) -> str:
+        return self.said.get("core", "")
+
+    def link_error(self, kind: str) -> str:
+        return self.said.get("link", "")
+
+    def libseccomp_error(self) -> str:
+        return self.said.get("libseccomp", "")
+
+
+def test_a_good_machine_has_no_complaints() -> None:
+    outcomes = check("/var/lib/pynetns", "/run/pynetns", Described())
+    assert [one.name for one in outcomes if not one.ok] == []
+    assert len(outcomes) == len(CHECKS)
+
+
+_NO_OVERLAY = {"/proc/filesystems": "nodev\ttmpfs\nnodev\tdevpts"}
+_MODULES = {"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko: x"}
+
+
+@pytest.mark.parametrize(
+    ("test", "machine", "ok", "said"),
+    [
+        (checks.check_kernel, Described(release="5.10.0-1"), False, "5.15"),
+        (checks.check_kernel, Described(release="5.15.0"), True, "5.15"),
+        (checks.check_kernel, Described(release="strange"), False, "strange"),
+        (checks.check_core, Described(core="no module"), False, "pip install"),
+        (checks.check_privileges, Described(uid=1000), False, "sudo"),
+        (
+            checks.check_privileges,
+            Described({"/proc/self/status": "CapEff:\t0"}),
+            False,
+            "NET_ADMIN",
+        ),
+        (
+            checks.check_privileges,
+            Described({"/proc/self/status": "CapEff:\t000001fffeffffff"}),
+            None,
+            "root without CAP_SYS_RESOURCE",
+        ),
+        (checks.check_namespaces, Described(absent=["/proc/self/ns/net"]), False, "CONFIG_NET_NS"),
+        (
+            checks.check_namespaces,
+            Described({"/proc/sys/user/max_net_namespaces": "0"}),
+            False,
+            "sysctl -w user.max_net_namespaces",
+        ),
+        (checks.check_syscalls, Described(no_syscalls=["clone3"]), False, "clone3"),
+        (checks.check_overlay, Described({**_NO_OVERLAY}), False, "modprobe overlay"),
+        (checks.check_overlay, Described({**_NO_OVERLAY, **_MODULES}), True, "module"),
+        (checks.check_terminals, Described(absent=["/dev/ptmx"]), None, "devpts"),
+        (checks.check_bridge, Described(link="no"), False, "modprobe bridge"),
+        (checks.check_veth, Described(uid=5), None, "sudo"),
+        (checks.check_nftables, Described(nftables=errno.EINVAL), False, "modprobe nf_tables"),
+        (checks.check_nftables, Described(nftables=errno.EPERM), None, "CAP_NET_ADMIN"),
+        (
+            checks.check_ip_forward,
+            Described({"/proc/sys/net/ipv4/ip_forward": "0"}),
+            None,
+            "sysctl -w net.ipv4.ip_forward=1",
+        ),
+        (
+            checks.check_bridge_netfilter,
+            Described({"/proc/sys/net/bridge/bridge-nf-call-iptables": "1"}),
+            None,
+            "FORWARD",
+        ),
+        (checks.check_cgroups, Described({"/proc/self/mounts": ""}), False, "mount -t cgroup2"),
+        (
+            checks.check_cgroups,
+            Described({"/sys/fs/cgroup/cgroup.controllers": "cpu"}),
+            None,
+            "need memory, cpuset, pids",
+        ),
+        (
+            checks.check_seccomp,
+            Described({"/proc/sys/kernel/seccomp/actions_avail": None}),
+            False,
+            "CONFIG_SECCOMP_FILTER",
+        ),
+        (checks.check_libseccomp, Described(libseccomp="not found"), False, "libseccomp2"),
+        (
+            checks.check_root,
+            Described({"/proc/self/mountinfo": "1 0 8:1 / / rw - overlay overlay rw"}),
+            False,
+            "--root",
+        ),
+        (checks.check_root, Described(free=5 << 20), None, "5 MiB free"),
+        (
+            checks.check_exec_root,
+            Described({"/proc/self/mountinfo": "1 0 8:1 / /run/pynetns rw - ext4 /dev/sda rw"}),
+            False,
+            "umount /run/pynetns",
+        ),
+        (checks.check_exec_root, Described({"/proc/filesystems": "ext4"}), False, "CONFIG_TMPFS"),
+    ],
+)
+def test_complaints_and_their_fix(
+    test: Callable[[Machine], Check], machine: Machine, ok: bool | None, said: str
+) -> None:
+    one = test(machine)
+    assert one.ok is ok
+    assert said in f"{one.detail} {one.fix}"
+    assert one.ok or one.fix
+
+
+def test_hybrid_cgroups() -> None:
+    machine = Described(
+        {
+            "/proc/cgroups": "#subsys_name\nmemory\t1\ncpu\t1\npids\t1\ncpuset\t1",
+            "/proc/self/mounts": "cgroup /c/m cgroup rw,memory 0 0\ncgroup /c/x cgroup "
+            "rw,cpu,cpuset,pids 0 0\ncgroup2 /c/u cgroup2 rw 0 0",
+        }
+    )
+    one = checks.check_cgroups(machine)
+    assert one.ok
+    assert one.detail == "hybrid, controllers cpu cpuset memory pids"
+
+
+def test_this_machine_is_looked_at_and_left_as_it_was() -> None:
+    """Whatever it can do: no check raises, no descriptor and no child stays."""
+    before = os.listdir("/proc/self/fd")
+    outcomes = {one.name: one for one in check()}
+    assert os.listdir("/proc/self/fd") == before
+    assert outcomes["kernel"].detail == os.uname().release
+    assert all(one.ok or one.fix for one in outcomes.values())
+    assert not os.path.exists("/sys/class/net/probe0")
+
+
+def test_system_calls_are_only_asked_for() -> None:
+    machine = Machine()
+    assert all(machine.syscall_error(name) != 0 for name in SYSCALLS)
+
+
+def test_the_mount_a_path_is_on() -> None:
+    machine = Machine()
+    assert machine.file_system("/proc/self") == ("/proc", "proc")
+    assert machine.existing("/proc/nothing/below") == "/proc"
+
+
+def test_the_command_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    from pynetns.cli.system import describe
+
+    assert describe(Check("a", True, "fine", "do not")) == "ok       a: fine\n"
+    assert describe(Check("b", False, "no", "do so")) == "MISSING  b: no\n         fix: do so\n"
