@@ -69,7 +69,7 @@ class Engine:
         self.shim = ShimClient(self.exec_root)
         self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
-        self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
+        self.image_store = ImageStore(self.store, self.root, self.exec_root)
         self.network = NetworkController(
             self.store,
             self.kernel,

@@ -68,6 +68,7 @@ def release_resources(engine: Engine, container_id: str) -> None:
     """Give back everything a run holds in the kernel and in the exec root; each part idempotent."""
     engine.network.sandbox_destroy(container_id)
     engine.cgroups.remove(container_id)
+    engine.rootfs.release_shm(container_id)
     delete_bundle(engine.exec_root, container_id)
 
 

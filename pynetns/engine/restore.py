@@ -75,6 +75,7 @@ def collect_garbage(engine: Engine, *, everything: bool = False) -> list[str]:
     rows = {row.id: row for row in engine.store.containers()}
     removed = _unowned_directories(engine, set(rows))
     removed += _containers_without_files(engine, rows)
+    removed += engine.image_store.collect()
     alive = {row.id for row in rows.values() if row.state.running}
     removed += [f"network {what}" for what in engine.network.restore(alive)]
     removed += [f"cgroup {path}" for path in engine.cgroups.collect(alive)]
@@ -130,7 +131,6 @@ def remove_engine(engine: Engine) -> list[str]:
         raise Conflict(f"gc --all : {len(rows)} container(s) left, remove them first")
     removed = [f"network {what}" for what in engine.network.remove_all()]
     removed += [f"cgroup {path}" for path in engine.cgroups.remove_parent()]
-    engine.image_store.umount_host()
     engine.kernel.umount(engine.exec_root)
     removed.append(f"mount {engine.exec_root}")
     return removed

@@ -77,7 +77,7 @@ def create_spec(
                 resolv_conf_path=sandbox.resolv_conf_path,
                 hostname_path=sandbox.hostname_path,
                 hosts_path=sandbox.hosts_path,
-                shm_path=engine.rootfs.shm_path(record.id, host_config.ipc_mode),
+                shm_path=shared_memory_path(engine, record.id, host_config),
                 private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
             )
         )
@@ -92,6 +92,14 @@ def make_bind_sources(host_config: HostConfig) -> None:
                 os.makedirs(mount.source)
             except OSError as error:
                 raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
+
+
+def shared_memory_path(engine: Engine, container_id: str, host_config: HostConfig) -> str:
+    """The directory behind /dev/shm where it is shared, "" else."""
+    mode = host_config.ipc_mode
+    if mode.startswith("container:"):
+        mode = f"container:{get_container_id(engine.store, mode.removeprefix('container:'))}"
+    return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
 
 
 def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:

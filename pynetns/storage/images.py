@@ -21,7 +21,6 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
-from ..kernel import Kernel
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
@@ -54,7 +53,7 @@ class Image:
 class ImageStore:
     """The images below one root. Several processes may use one root at once."""
 
-    def __init__(self, store: Store, kernel: Kernel, root: str, exec_root: str) -> None:
+    def __init__(self, store: Store, root: str, exec_root: str) -> None:
         self._store = store
         self._root = root
         self._mask = HostMask(root, exec_root)
@@ -238,10 +237,6 @@ class ImageStore:
             finally:
                 os.close(fd)
         return removed
-
-    def umount_host(self) -> None:
-        """Remove what image `host` has in the exec root; the next start makes it again."""
-        self._mask.remove()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

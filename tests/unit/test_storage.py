@@ -133,7 +133,7 @@ def root(tmp_path):
 @pytest.fixture
 def images(root):
     store = Store(f"{root}/pynetns.db")
-    yield ImageStore(store, Kernel(), str(root), f"{root}-exec")
+    yield ImageStore(store, str(root), f"{root}-exec")
     store.close()
 
 
