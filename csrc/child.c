@@ -339,6 +339,20 @@ static int op_cwd(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
+/* Everything is prepared; what the starter does meanwhile (the container's network) must be done before exec. */
+static int op_wait(struct pn_child *child, const struct pn_op *op)
+{
+	char go;
+	ssize_t n;
+
+	do
+		n = read(child->plan->fds[op->arg[0]], &go, 1);
+	while (n < 0 && errno == EINTR);
+	if (n < 0)
+		return pn_child_fail(child, errno, "start");
+	return n == 1 ? 0 : pn_child_fail(child, ECANCELED, "start");
+}
+
 /* ---- exec ---- */
 
 static void report_trace(struct pn_child *child)
@@ -390,6 +404,7 @@ static const pn_child_op operations[] = {
 	[PN_OP_RLIMIT] = pn_op_rlimit,	      [PN_OP_UMASK] = op_umask,		[PN_OP_NO_NEW_PRIVS] = pn_op_no_new_privs,
 	[PN_OP_SECCOMP] = pn_op_seccomp,      [PN_OP_BOUNDING] = pn_op_bounding, [PN_OP_GROUPS] = pn_op_groups,
 	[PN_OP_USER] = pn_op_user,	      [PN_OP_CAPSET] = pn_op_capset,	[PN_OP_CWD] = op_cwd,
+	[PN_OP_WAIT] = op_wait,
 	[PN_OP_EXEC] = op_exec,
 };
 

@@ -63,6 +63,7 @@ static const struct {
 	{ PN_OP_USER, "setuid" },
 	{ PN_OP_CAPSET, "capset" },
 	{ PN_OP_CWD, "chdir" },
+	{ PN_OP_WAIT, "wait" },
 	{ PN_OP_EXEC, "exec" },
 };
 

@@ -7,14 +7,18 @@
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define CHILD_STACK (32 * 1024)
@@ -38,14 +42,14 @@ static int disable_ipv6(struct pn_error *reterr)
 	return write(fd, "1", 1) == 1 ? 0 : pn_fail(reterr, errno, PN_STEP_SYSCTL, IPV6_OFF);
 }
 
-/* The child: system calls only, while the caller's thread is suspended. */
+/* In the new namespace: system calls only, the child that runs this may share the memory of a suspended thread. */
 static int inside_netns(void *data)
 {
 	struct netns_request *request = data;
 
-	request->fd = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+	request->fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 	if (request->fd < 0)
-		return pn_fail(&request->error, errno, PN_STEP_OPEN, "/proc/self/ns/net");
+		return pn_fail(&request->error, errno, PN_STEP_OPEN, "/proc/thread-self/ns/net");
 	if (pn_nl_open(&request->nl, &request->error) == 0 && request->flags & PN_NETNS_IPV6_OFF)
 		disable_ipv6(&request->error);
 	return 0;
@@ -102,6 +106,111 @@ PN_EXPORT int pn_netns_create(uint32_t flags, int *ret_fd, int *ret_nl, struct p
 		*ret_nl = TAKE_FD(nl);
 	return 0;
 }
+
+/* ---- in the background ---- */
+
+struct pn_netns_job {
+	pthread_t thread;
+	struct netns_request request;
+	int64_t times[2];
+};
+
+static int64_t monotonic_now(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
+
+/* A thread with the sole purpose of entering a new namespace: it ends there, nobody ever uses it again. */
+static void *netns_thread(void *data)
+{
+	struct pn_netns_job *job = data;
+	struct netns_request *request = &job->request;
+
+	job->times[0] = monotonic_now();
+	if (unshare(CLONE_NEWNET) < 0) {
+		pn_fail(&request->error, errno, PN_STEP_UNSHARE, "network namespace");
+	} else {
+		inside_netns(request);
+		if (!request->error.errnum && request->flags & PN_NETNS_LO_UP)
+			loopback_up(request->nl, &request->error);
+	}
+	job->times[1] = monotonic_now();
+	return NULL;
+}
+
+/* On another CPU than ours: left to itself the scheduler often queues a new thread behind its creator. */
+static void prefer_other_cpu(pthread_attr_t *attr)
+{
+	cpu_set_t cpus;
+	int here = sched_getcpu();
+
+	if (here < 0 || sched_getaffinity(0, sizeof(cpus), &cpus) < 0 || CPU_COUNT(&cpus) < 2)
+		return;
+	CPU_CLR(here, &cpus);
+	pthread_attr_setaffinity_np(attr, sizeof(cpus), &cpus);
+}
+
+static int start_thread(struct pn_netns_job *job)
+{
+	pthread_attr_t attr;
+	sigset_t all, before;
+	int ret;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, 4 * CHILD_STACK);
+	prefer_other_cpu(&attr);
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: the caller's handlers never run on the thread */
+	ret = pthread_create(&job->thread, &attr, netns_thread, job);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attr);
+	return ret;
+}
+
+PN_EXPORT int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, struct pn_error *reterr)
+{
+	struct pn_netns_job *job = calloc(1, sizeof(*job));
+	int errnum;
+
+	if (!job)
+		return pn_fail(reterr, ENOMEM, PN_STEP_MEMORY, "network namespace");
+	job->request = (struct netns_request){ .flags = flags, .fd = -1, .nl = -1 };
+	errnum = start_thread(job);
+	if (errnum) {
+		free(job);
+		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");
+	}
+	*ret_job = job;
+	return 0;
+}
+
+PN_EXPORT int pn_netns_finish(struct pn_netns_job *job, int *ret_fd, int *ret_nl, int64_t *ret_times,
+			      struct pn_error *reterr)
+{
+	_cleanup_close_ int fd = -1;
+	_cleanup_close_ int nl = -1;
+	struct pn_error error;
+
+	pthread_join(job->thread, NULL);
+	fd = job->request.fd;
+	nl = job->request.nl;
+	error = job->request.error;
+	if (ret_times)
+		memcpy(ret_times, job->times, sizeof(job->times));
+	free(job);
+	if (error.errnum) {
+		*reterr = error;
+		return -error.errnum;
+	}
+	*ret_fd = TAKE_FD(fd);
+	*ret_nl = TAKE_FD(nl);
+	return 0;
+}
+
+/* ---- files ---- */
 
 PN_EXPORT int pn_ns_pin(int fd, const char *path, struct pn_error *reterr)
 {

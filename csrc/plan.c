@@ -22,7 +22,7 @@ static const struct {
 	[PN_OP_ROOT_ATTR] = { 0, 0, 0 },   [PN_OP_SYSCTL] = { 2, 0, 0 },       [PN_OP_OOM_SCORE] = { 1, 0, 0 },
 	[PN_OP_RLIMIT] = { 0, 0, 0 },	   [PN_OP_UMASK] = { 0, 0, 0 },	       [PN_OP_NO_NEW_PRIVS] = { 0, 0, 0 },
 	[PN_OP_SECCOMP] = { -2, 0, 0 },	   [PN_OP_BOUNDING] = { 0, 0, 0 },     [PN_OP_GROUPS] = { -2, 0, 0 },
-	[PN_OP_USER] = { 0, 0, 0 },	   [PN_OP_CAPSET] = { 0, 0, 0 },       [PN_OP_CWD] = { 1, 0, 0 },
+	[PN_OP_USER] = { 0, 0, 0 },	   [PN_OP_CAPSET] = { 0, 0, 0 },       [PN_OP_CWD] = { 1, 0, 0 },	       [PN_OP_WAIT] = { 0, 1, 0 },
 	[PN_OP_EXEC] = { -1, 0, 0 },
 };
 

@@ -63,6 +63,11 @@ enum pn_netns_flags {
 /* A new network namespace. ret_nl, where not NULL, is an rtnetlink socket living in it. The calling thread never
  * leaves its own namespace. */
 int pn_netns_create(uint32_t flags, int *ret_fd, int *ret_nl, struct pn_error *reterr);
+/* The same on a thread of its own, so that the caller can do other work meanwhile: begin, and finish exactly once,
+ * also when the namespace is no longer wanted. ret_times: CLOCK_MONOTONIC ns of the thread's start and end, or NULL. */
+struct pn_netns_job;
+int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, struct pn_error *reterr);
+int pn_netns_finish(struct pn_netns_job *job, int *ret_fd, int *ret_nl, int64_t *ret_times, struct pn_error *reterr);
 /* Bind mounts the namespace fd on path (the file is made; it must not exist). */
 int pn_ns_pin(int fd, const char *path, struct pn_error *reterr);
 /* Lazily unmounts and unlinks path; an absent path succeeds. */
@@ -191,6 +196,7 @@ enum pn_opcode {
 	PN_OP_USER,	/* uid, gid; capabilities are kept until PN_OP_CAPSET */
 	PN_OP_CAPSET,	/* effective, permitted, inheritable, ambient masks */
 	PN_OP_CWD,	/* path; must lie inside the root */
+	PN_OP_WAIT,	/* fd index of a pipe: go on at its first byte, give up at its end */
 	PN_OP_EXEC	/* last, exactly once: candidates, argc, envc; that many strings each */
 };
 

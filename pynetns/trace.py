@@ -23,7 +23,8 @@ _local = threading.local()
 
 
 class Span(NamedTuple):
-    """One finished step. `start` and `end` in CLOCK_MONOTONIC ns; `track` "python", "shim", "child"."""
+    """One finished step. `start` and `end` in CLOCK_MONOTONIC ns; `track` is "python", "thread" (a
+    C thread of this process), "shim" or "child"."""
 
     name: str
     start: int
@@ -49,7 +50,7 @@ class Recorder:
     def chrome_json(self) -> str:
         """The spans as Chrome/Perfetto trace JSON (times in microseconds, one row per track)."""
         pid = os.getpid()
-        tracks = {"python": 1, "shim": 2, "child": 3}
+        tracks = {"python": 1, "thread": 2, "shim": 3, "child": 4}
         events: list[dict[str, object]] = [
             {"ph": "M", "name": "thread_name", "pid": pid, "tid": tid, "args": {"name": name}}
             for name, tid in tracks.items()

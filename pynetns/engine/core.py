@@ -122,20 +122,27 @@ class Engine:
 
     def record(self, container_id: str) -> ContainerRecord:
         """What container `container_id` is configured to be; read again only when changed."""
-        directory = container_directory(self.root, container_id)
-        try:
-            stamp = (
-                os.stat(f"{directory}/config.v2.json").st_mtime_ns,
-                os.stat(f"{directory}/hostconfig.json").st_mtime_ns,
-            )
-        except FileNotFoundError as error:
-            raise StateDamaged(f"{error.filename}: missing") from error
+        stamp = self._record_stamp(container_id)
         known = self._records.get(container_id)
         if known and known[0] == stamp:
             return known[1]
         record = read_record(self.root, container_id)
         self._records[container_id] = (stamp, record)
         return record
+
+    def remember_record(self, record: ContainerRecord) -> None:
+        """Keep a record that has just been written, so that a start need not read it back."""
+        self._records[record.id] = (self._record_stamp(record.id), record)
+
+    def _record_stamp(self, container_id: str) -> tuple[int, int]:
+        directory = container_directory(self.root, container_id)
+        try:
+            return (
+                os.stat(f"{directory}/config.v2.json").st_mtime_ns,
+                os.stat(f"{directory}/hostconfig.json").st_mtime_ns,
+            )
+        except FileNotFoundError as error:
+            raise StateDamaged(f"{error.filename}: missing") from error
 
     def forget_record(self, container_id: str) -> None:
         """Drop a removed container from the cache."""

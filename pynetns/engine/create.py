@@ -158,4 +158,6 @@ def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Un
     engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
     write_record(engine.root, record, name)
+    engine.remember_record(record)
+    undo.push(engine.forget_record, record.id)
     engine.store.set_network(record.id, NetworkSettings())

@@ -86,6 +86,7 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
         exec_id = secrets.token_hex(32)
         task = exec_task(engine, container_id, exec_id, spec, process, row.state.pid, config, scope)
         task.attach = attach
+        task.create()
         pid = task.start()
         engine.store.add_event(
             "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}

@@ -33,12 +33,16 @@ _MAX_USER_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """The OCI spec, its text for the bundle, the compiled filter (b"" for none)."""
+    """The OCI spec, the text of its seccomp block, the compiled filter (b"" for none)."""
 
     oci: dict[str, Any]
-    json: str
+    seccomp_json: str
     seccomp: bytes
     cgroup_parent: str
+
+    def json(self) -> str:
+        """The spec's text, for the bundle."""
+        return oci_spec.render_spec(self.oci, self.seccomp_json)
 
 
 def create_spec(
@@ -54,7 +58,7 @@ def create_spec(
         parent = host_config.cgroup_parent or engine.cgroups.parent
         make_bind_sources(host_config)
         capabilities = container_capabilities(host_config)
-        seccomp, seccomp_json, program = seccomp_of(engine, host_config, capabilities)
+        seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
         spec = oci_spec.create_spec(
             oci_spec.SpecRequest(
                 container_id=record.id,
@@ -81,7 +85,7 @@ def create_spec(
                 private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
             )
         )
-        return ContainerSpec(spec, oci_spec.render_spec(spec, seccomp_json), program, parent)
+        return ContainerSpec(spec, seccomp_text, program, parent)
 
 
 def make_bind_sources(host_config: HostConfig) -> None:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 
 from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError, StartFailed
 from ..kernel import frame
+from ..kernel.namespace import PendingNamespace
+from ..kernel.plan import Plan
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
 from ..runtime.plan import Handles, open_mounts, render_plan
-from ..runtime.task import Attach, Task, prepare_bundle_dir
+from ..runtime.task import Attach, Task, prepare_bundle_dir, write_bundle
 from ..trace import step
 from ..undo import Undo
 from .lock import container_lock
@@ -71,10 +73,12 @@ def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTA
 
 def run_start(engine: Engine, container: Starting, attach: Attach) -> None:
     with ExitStack() as scope, Undo() as undo:
+        namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
-        sandbox = initialize_networking(engine, container, scope, undo)
+        sandbox = initialize_networking(engine, container, namespace, scope, undo)
         spec = create_spec(engine, container, rootfs, sandbox)
         task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
+        engine.network.join_sandbox(sandbox)
         pid = task.start()
         undo.push(end_task, engine, container.id)
         record_started(engine, container, sandbox, pid)
@@ -110,6 +114,19 @@ def check_startable(container: Starting) -> None:
         raise Conflict("container is marked for removal and cannot be started")
 
 
+def begin_namespace(
+    engine: Engine, container: Starting, scope: ExitStack
+) -> PendingNamespace | None:
+    """The kernel needs most of a millisecond to make a network namespace: it does so while the
+    root file system is mounted. None where the container gets none of its own."""
+    mode = container.record.host_config.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        return None
+    namespace = engine.kernel.netns_begin(ipv6_off=True, lo_up=True)
+    scope.callback(namespace.close)
+    return namespace
+
+
 def conditional_mount_on_start(engine: Engine, container: Starting, scope: ExitStack) -> int:
     """The root file system as a detached overlay mount; it lives as long as somebody uses it."""
     with step("conditional_mount_on_start"):
@@ -120,7 +137,11 @@ def conditional_mount_on_start(engine: Engine, container: Starting, scope: ExitS
 
 
 def initialize_networking(
-    engine: Engine, container: Starting, scope: ExitStack, undo: Undo
+    engine: Engine,
+    container: Starting,
+    namespace: PendingNamespace | None,
+    scope: ExitStack,
+    undo: Undo,
 ) -> Sandbox:
     """Network namespace, addresses and name files. moby initializeNetworking, seed 1.2.1."""
     with step("initialize_networking"):
@@ -133,6 +154,7 @@ def initialize_networking(
             directory=container_directory(engine.root, record.id),
             settings=container.network,
             networked=get_networked_container(engine, container),
+            namespace=namespace,
         )
         sandbox = engine.network.initialize_networking(request, undo)
         scope.callback(sandbox.close)
@@ -174,27 +196,36 @@ def create_task(
     scope: ExitStack,
     undo: Undo,
 ) -> Task:
-    """Bundle, cgroup and plan: all that is left is to run it. containerd Create, seed 1.2.3."""
+    """Bundle, cgroup, plan, process: it prepares itself from here on, and waits for its start.
+    containerd Create, seed 1.2.3."""
     with step("create_task"):
-        directory = prepare_bundle_dir(engine.exec_root, container.id, spec.json, undo)
+        directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        plan = render_plan(spec.oci, handles, spec.seccomp, attach.winsize)
         log = os.open(
             log_path(engine.root, container.id),
             os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC,
             0o640,
         )
         scope.callback(os.close, log)
-        return Task(
+        go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
+        scope.callback(os.close, go_reader)
+        task = Task(
             shim=engine.shim,
             key=container.id,
             directory=directory,
-            plan=plan,
+            plan=Plan(0),
             flags=stdio_flags(container.record),
             log_fd=log,
             hold_fds=sandbox.held_fds,
             attach=attach,
+            go_fd=go_writer,
         )
+        undo.push(task.abandon)
+        handles = replace(handles, go=go_reader)
+        task.plan = render_plan(spec.oci, handles, spec.seccomp, attach.winsize)
+        task.create()
+        write_bundle(directory, spec.json())
+        return task
 
 
 def open_handles(

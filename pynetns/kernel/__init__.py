@@ -12,6 +12,7 @@ class Kernel:
     """The real kernel. All methods raise KernelError; descriptors handed out are the caller's."""
 
     netns_create = staticmethod(namespace.netns_create)
+    netns_begin = staticmethod(namespace.PendingNamespace)
     ns_pin = staticmethod(namespace.ns_pin)
     ns_unpin = staticmethod(namespace.ns_unpin)
     ns_open = staticmethod(namespace.ns_open)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from typing import Any
+
+from ..errors import KernelError
+from ..trace import Span, add_spans
 from .lib import call, ffi, lib, out_fd, path
 
 
@@ -14,6 +19,35 @@ def netns_create(*, ipv6_off: bool = True, lo_up: bool = True) -> tuple[int, int
     fds = ffi.new("int[2]", [-1, -1])
     call(lib.pn_netns_create, flags, fds, fds + 1)
     return fds[0], fds[1]
+
+
+class PendingNamespace:
+    """A network namespace in the making on a thread of C's own; `finish` or `close` it once."""
+
+    def __init__(self, *, ipv6_off: bool = True, lo_up: bool = True) -> None:
+        flags = (lib.PN_NETNS_IPV6_OFF if ipv6_off else 0) | (lib.PN_NETNS_LO_UP if lo_up else 0)
+        job = ffi.new("struct pn_netns_job **")
+        call(lib.pn_netns_begin, flags, job)
+        self._job: Any = job[0]
+
+    def finish(self) -> tuple[int, int]:
+        """Wait for it: (its fd, an rtnetlink socket inside it), both the caller's."""
+        job, self._job = self._job, None
+        fds = ffi.new("int[2]", [-1, -1])
+        times = ffi.new("int64_t[2]")
+        call(lib.pn_netns_finish, job, fds, fds + 1, times)
+        add_spans([Span("netns_create", times[0], times[1], "thread")])
+        return fds[0], fds[1]
+
+    def close(self) -> None:
+        """Give it up, if `finish` was not called."""
+        if self._job is None:
+            return
+        try:
+            for fd in self.finish():
+                os.close(fd)
+        except KernelError:
+            pass  # it was not made: all the better
 
 
 def ns_pin(fd: int, where: str) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 
 from .lib import lib, step_name
 
@@ -40,6 +41,23 @@ _MAX_STRINGS = 65535  # the operation counts them in 16 bits
 _PADDING = [b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0"]
 
 
+def _joined(strings: Sequence[str]) -> bytes:
+    payload = b"\0".join([os.fsencode(s) for s in strings]) + b"\0"
+    if payload.count(b"\0") != len(strings):
+        raise ValueError("a string holds a NUL byte")
+    return payload
+
+
+def _operation(code: int, args: tuple[int, int, int, int], nstr: int, payload: bytes) -> bytes:
+    return _header.pack(code, nstr, len(payload), *args) + payload + _PADDING[len(payload) % 8]
+
+
+@lru_cache(maxsize=4096)
+def _encode(code: int, a: int, b: int, c: int, d: int, strings: tuple[str, ...]) -> bytes:
+    """Most operations of most containers are the same: each is encoded once."""
+    return _operation(code, (a, b, c, d), len(strings), _joined(strings) if strings else b"")
+
+
 class Plan:
     """A plan under construction. `fds` is its descriptor table from index 3 on (0-2 are stdio)."""
 
@@ -56,28 +74,13 @@ class Plan:
         return len(self.fds) + 2
 
     def _op(
-        self, code: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, *strings: str | bytes
+        self, code: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, *strings: str
     ) -> None:
-        payload = b""
-        if strings:
-            parts = [s if isinstance(s, bytes) else os.fsencode(s) for s in strings]
-            payload = b"\0".join(parts) + b"\0"
-            if payload.count(b"\0") != len(parts):
-                raise ValueError(f"{step_name(code)}: a string holds a NUL byte")
-        self._append(code, (a, b, c, d), len(strings), payload)
-        subject = strings[_SUBJECT[code]] if code in _SUBJECT else ""
-        self._names.append((code, os.fsdecode(subject)))
-
-    def _append(
-        self, code: int, args: tuple[int, int, int, int], nstr: int, payload: bytes
-    ) -> None:
-        self._parts.append(_header.pack(code, nstr, len(payload), *args))
-        if payload:
-            self._parts.append(payload)
-            self._parts.append(_PADDING[len(payload) % 8])
+        self._parts.append(_encode(code, a, b, c, d, strings))
+        self._names.append((code, strings[_SUBJECT[code]] if code in _SUBJECT else ""))
 
     def _blob(self, code: int, blob: bytes, arg: int = 0) -> None:
-        self._append(code, (arg, 0, 0, 0), 0, blob)
+        self._parts.append(_operation(code, (arg, 0, 0, 0), 0, blob))
         self._names.append((code, ""))
 
     def encode(self) -> bytes:
@@ -235,6 +238,10 @@ class Plan:
         """Working directory; must lie inside the root."""
         self._op(lib.PN_OP_CWD, 0, 0, 0, 0, path)
 
+    def wait(self, fd: int) -> None:
+        """Wait for the first byte in the pipe `fd`; at its end without one give up (ECANCELED)."""
+        self._op(lib.PN_OP_WAIT, self.fd(fd))
+
     # ---- exec ----
     def exec(self, args: Sequence[str], env: Mapping[str, str] | Sequence[str]) -> None:
         """execve(2) of `args[0]`, searched in the PATH of `env` unless it has a slash."""
@@ -242,9 +249,10 @@ class Plan:
         candidates = exec_candidates(args[0], pairs)
         if len(candidates) + len(args) + len(pairs) > _MAX_STRINGS:
             raise ValueError(f"more than {_MAX_STRINGS} arguments and variables")
-        counts = (len(candidates), len(args), len(pairs))
-        self._op(lib.PN_OP_EXEC, *counts, 0, *candidates, *args, *pairs)
-        self._names[-1] = (lib.PN_OP_EXEC, args[0])
+        counts = (len(candidates), len(args), len(pairs), 0)
+        strings = (*candidates, *args, *pairs)
+        self._parts.append(_operation(lib.PN_OP_EXEC, counts, len(strings), _joined(strings)))
+        self._names.append((lib.PN_OP_EXEC, args[0]))
 
 
 def exec_candidates(program: str, env: Sequence[str]) -> list[str]:

@@ -125,8 +125,14 @@ class NetworkController:
                     )
             if not connected:
                 self._without_network(request, sandbox, networks, undo)
-            sandbox.close_netlink()
             return sandbox
+
+    def join_sandbox(self, sandbox: Sandbox) -> None:
+        """Make the links and rules of every endpoint allocated: the second half of a start, which
+        can go on while the container's process prepares itself. Seed section 1.2.1.1.2.10."""
+        for index, endpoint in enumerate(sandbox.endpoints):
+            self.join(endpoint, sandbox, index)
+        sandbox.close_netlink()
 
     def _without_network(
         self,
@@ -167,7 +173,7 @@ class NetworkController:
             )
             if not connected:
                 self.new_sandbox(request, sandbox, row, (endpoint.address,))
-            self.join(endpoint, sandbox, len(connected))
+            sandbox.endpoints.append(endpoint)
             self._update_settings(request, endpoint, sandbox)
             return endpoint
 
@@ -235,7 +241,7 @@ class NetworkController:
             )
             setup_resolution_files(request.directory, options, self._resolv_conf, addresses)
             if not options.use_default_sandbox:
-                new_namespace(self._kernel, sandbox, row)
+                new_namespace(self._kernel, sandbox, row, request.namespace)
             sandbox.settings = NetworkSettings(sandbox_id=row.id, sandbox_key=row.key)
 
     def join(self, endpoint: Endpoint, sandbox: Sandbox, index: int) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..kernel import Kernel
+from ..kernel.namespace import PendingNamespace
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings
 from ..store import SandboxRow
@@ -47,6 +48,7 @@ class SandboxRequest:
     directory: str
     settings: NetworkSettings
     networked: Networked | None = None
+    namespace: PendingNamespace | None = None  # begun beforehand; None: made when needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,7 @@ class Sandbox:
     hostname_path: str = ""
     resolv_conf_path: str = ""
     held_fds: list[int] = field(default_factory=list)
+    endpoints: list[Endpoint] = field(default_factory=list)  # allocated, not joined yet
 
     def close(self) -> None:
         """Close every descriptor. Idempotent."""
@@ -176,9 +179,13 @@ def setup_resolution_files(
         host_files.setup_dns(directory, resolv_conf.render(options.resolver))
 
 
-def new_namespace(kernel: Kernel, sandbox: Sandbox, row: SandboxRow) -> None:
-    """Make the namespace, loopback up and IPv6 off, and pin it. osl.NewSandbox."""
-    sandbox.netns_fd, sandbox.netlink_fd = kernel.netns_create(ipv6_off=True, lo_up=True)
+def new_namespace(
+    kernel: Kernel, sandbox: Sandbox, row: SandboxRow, pending: PendingNamespace | None = None
+) -> None:
+    """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it.
+    osl.NewSandbox."""
+    made = pending.finish() if pending else kernel.netns_create(ipv6_off=True, lo_up=True)
+    sandbox.netns_fd, sandbox.netlink_fd = made
     kernel.ns_pin(sandbox.netns_fd, row.key)
     sandbox.key = row.key
 

@@ -88,6 +88,7 @@ class Handles:
     cgroup: int = -1  # v2 directory
     cgroup_joins: Sequence[int] = ()  # v1 cgroup.procs
     cgroup_mounts: Sequence[tuple[str, int]] = ()  # name below /sys/fs/cgroup -> detached mount
+    go: int = -1  # pipe whose first byte lets a prepared child execute; -1: it need not wait
 
 
 @lru_cache(maxsize=512)
@@ -279,6 +280,8 @@ def _render_identity(
         plan.no_new_privs()
         if seccomp:
             plan.seccomp(seccomp)
+    if handles.go >= 0:
+        plan.wait(handles.go)
     plan.exec(process["args"], process["env"])
 
 

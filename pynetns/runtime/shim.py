@@ -178,8 +178,27 @@ class ShimClient:
         fds: Sequence[int] = (),
         start: bool = False,
     ) -> Frame:
-        """One request and its answer. KernelError as the shim reports it (ESRCH: no such task);
-        a connection found dead is replaced once, since then nothing of the request arrived."""
+        """One request and its answer. KernelError as the shim reports it (ESRCH: no such task)."""
+        return self._answer(
+            self._send(
+                kind, key=key, flags=flags, arg=arg, hold=hold, payload=payload, fds=fds, start=start
+            )
+        )
+
+    def _send(
+        self,
+        kind: int,
+        *,
+        key: str,
+        flags: int,
+        arg: int = 0,
+        hold: int = 0,
+        payload: bytes = b"",
+        fds: Sequence[int] = (),
+        start: bool = False,
+    ) -> int:
+        """Send a request; the connection on which its answer comes. One found dead is replaced
+        once, since then nothing of the request arrived."""
         for attempt in (1, 2):
             fd = self._take(start)
             try:
@@ -191,7 +210,7 @@ class ShimClient:
                 if error.errno in _GONE and attempt == 1:
                     continue
                 raise
-            return self._answer(fd)
+            return fd
         raise AssertionError("unreachable")
 
     def _answer(self, fd: int) -> Frame:
@@ -205,7 +224,7 @@ class ShimClient:
             raise frame.parse_error(answer.payload)
         return answer
 
-    def spawn(
+    def begin_spawn(
         self,
         key: str,
         plan: bytes,
@@ -214,10 +233,11 @@ class ShimClient:
         flags: int,
         first_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
-    ) -> Frame:
-        """Run a plan as task `key`. `first_fds`: log, record, attach in/out/err as `flags` say."""
+    ) -> int:
+        """Have a plan run as task `key`; what `finish_spawn` takes, exactly once. `first_fds`: log,
+        record, attach in/out/err as `flags` say."""
         if len(plan) <= frame.FRAME_MAX - 512:
-            return self.request(
+            return self._send(
                 frame.SPAWN,
                 key=key,
                 flags=flags,
@@ -229,7 +249,7 @@ class ShimClient:
         memfd = os.memfd_create("pynetns-plan")
         try:
             os.write(memfd, plan)
-            return self.request(
+            return self._send(
                 frame.SPAWN,
                 key=key,
                 flags=flags | frame.SPAWN_MEMFD,
@@ -239,6 +259,10 @@ class ShimClient:
             )
         finally:
             os.close(memfd)
+
+    def finish_spawn(self, pending: int) -> Frame:
+        """Wait until the program of a begun spawn has been executed. KernelError when it was not."""
+        return self._answer(pending)
 
     def wait(self, key: str, timeout: float | None = None) -> Exit | None:
         """How task `key` ends; None when it is not known here (then its record is written) or

@@ -10,6 +10,7 @@ import errno
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
@@ -40,7 +41,11 @@ class Attach:
 
 @dataclass(slots=True)
 class Task:
-    """A prepared start. `start` runs it; what it was given stays the caller's."""
+    """A program to be: `create` has its process prepare itself, `start` has it execute.
+
+    What a task was given stays the caller's. `go_fd` is the write end of the pipe that the plan
+    waits for, -1 where it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
+    """
 
     shim: ShimClient
     key: str
@@ -50,30 +55,59 @@ class Task:
     log_fd: int = -1
     hold_fds: Sequence[int] = ()
     attach: Attach = field(default_factory=Attach)
+    go_fd: int = -1
     pid: int = 0
+    _pending: int = -1
+
+    def create(self) -> None:
+        """Have the shim make the process. It prepares itself while the caller goes on."""
+        record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            flags, fds = self._descriptors(record)
+            self._pending = self.shim.begin_spawn(
+                self.key,
+                self.plan.encode(),
+                self.plan.fds,
+                flags=flags,
+                first_fds=fds,
+                hold_fds=self.hold_fds,
+            )
+        except KernelError as error:
+            raise start_error(error, self.plan) from error
+        finally:
+            os.close(record)
 
     def start(self) -> int:
-        """Execute the plan; the pid once the program runs. StartFailed with Docker's exit code."""
+        """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
         with step("task_start"):
-            record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._go(b"\n")
+            pending, self._pending = self._pending, -1
             try:
-                flags, fds = self._descriptors(record)
-                answer = self.shim.spawn(
-                    self.key,
-                    self.plan.encode(),
-                    self.plan.fds,
-                    flags=flags,
-                    first_fds=fds,
-                    hold_fds=self.hold_fds,
-                )
+                answer = self.shim.finish_spawn(pending)
             except KernelError as error:
                 raise start_error(error, self.plan) from error
-            finally:
-                os.close(record)
             if answer.payload:
                 self._add_spans(answer)
             self.pid = answer.value
         return self.pid
+
+    def abandon(self) -> None:
+        """Undo `create`: returns when the process is gone. Nothing to do after `start`."""
+        self._go(b"")
+        pending, self._pending = self._pending, -1
+        if pending >= 0:
+            with suppress(KernelError):
+                self.shim.finish_spawn(pending)
+
+    def _go(self, word: bytes) -> None:
+        go, self.go_fd = self.go_fd, -1
+        if go >= 0:
+            try:
+                os.write(go, word)
+            except BrokenPipeError:
+                pass  # it has failed before it came to wait: the answer says how
+            finally:
+                os.close(go)
 
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
         flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
@@ -117,8 +151,8 @@ def start_error(error: KernelError, plan: Plan) -> StartFailed:
     return StartFailed(f"{what}: {why}", code)
 
 
-def prepare_bundle_dir(exec_root: str, key: str, spec_json: str, undo: Undo) -> str:
-    """Make `<exec_root>/tasks/<key>/` with `config.json`. Conflict when the id is in use.
+def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
+    """Make `<exec_root>/tasks/<key>/`. Conflict when the id is in use.
 
     Source: moby libcontainerd prepareBundleDir, seed section 1.2.3.
     """
@@ -128,6 +162,11 @@ def prepare_bundle_dir(exec_root: str, key: str, spec_json: str, undo: Undo) -> 
     except FileExistsError as error:
         raise Conflict(f"id {key} already in use") from error
     undo.push(delete_bundle, exec_root, key)
+    return directory
+
+
+def write_bundle(directory: str, spec_json: str) -> None:
+    """Write the bundle's `config.json`: the spec as it is executed."""
     fd = os.open(
         f"{directory}/config.json", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600
     )
@@ -135,7 +174,6 @@ def prepare_bundle_dir(exec_root: str, key: str, spec_json: str, undo: Undo) -> 
         os.write(fd, spec_json.encode())
     finally:
         os.close(fd)
-    return directory
 
 
 def task_directory(exec_root: str, key: str) -> str:

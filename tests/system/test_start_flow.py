@@ -152,6 +152,7 @@ STEPS = [
     "create_task",
     "open_handles",
     "record_started",
+    "join_sandbox",
 ]
 
 
@@ -162,13 +163,14 @@ def test_every_step_that_fails_is_undone(engine, monkeypatch, step):
     container.start()
     container.kill()  # the engine's own objects exist from here on
     before = leaks.snapshot()
-    real = getattr(start_module, step)
+    where = engine.network if step == "join_sandbox" else start_module
+    real = getattr(where, step)
 
     def failing(*args, **kwargs):
         real(*args, **kwargs)
         raise RuntimeError("made to fail")
 
-    monkeypatch.setattr(start_module, step, failing)
+    monkeypatch.setattr(where, step, failing)
     with pytest.raises(RuntimeError):
         container.start()
     monkeypatch.undo()

@@ -27,12 +27,13 @@ def test_a_start_is_traced_on_one_clock(engine):
         assert outer.start <= spans[name].start <= spans[name].end <= outer.end, name
     order = [
         "conditional_mount_on_start", "initialize_networking", "create_spec", "create_task",
-        "task_start", "record_started",
+        "join", "task_start", "record_started",
     ]  # fmt: skip
     starts = [spans[name].start for name in order]
     assert starts == sorted(starts)
-    task, shim = spans["task_start"], spans["shim_spawn"]
-    assert task.start <= shim.start <= shim.end <= task.end
+    task, shim, wait = spans["task_start"], spans["shim_spawn"], spans["wait"]
+    assert spans["create_task"].start <= shim.start <= shim.end <= wait.end <= task.end
+    assert spans["join"].end <= wait.end, "the program waits for its network"
 
 
 def test_chrome_json(engine):
@@ -41,7 +42,7 @@ def test_chrome_json(engine):
     document = json.loads(recorder.chrome_json())
     tracks = {e["args"]["name"]: e["tid"] for e in document["traceEvents"] if e["ph"] == "M"}
     spans = [e for e in document["traceEvents"] if e["ph"] == "X"]
-    assert set(tracks) == {"python", "shim", "child"}
+    assert set(tracks) == {"python", "thread", "shim", "child"}
     assert {e["tid"] for e in spans} == set(tracks.values())
     assert all(e["dur"] >= 0 and e["pid"] == os.getpid() for e in spans)
 

@@ -104,8 +104,15 @@ def test_concatenated_frames():
         assert b"".join(decompressed(io.BytesIO(data))) == b"onetwo"
 
 
-@pytest.mark.parametrize("kind", COMPRESSIONS)
-@pytest.mark.parametrize("damage", ["cut", "changed", "cut early"])
+@pytest.mark.parametrize(
+    ("kind", "damage"),
+    [
+        (kind, damage)
+        for kind in COMPRESSIONS
+        for damage in ("cut", "changed", "cut early")
+        if (kind, damage) != ("zstd", "changed")  # without a checksum it cannot tell
+    ],
+)
 def test_damaged_archive_is_refused(target, kind, damage):
     data = bytearray(COMPRESSIONS[kind](TREE))
     if damage == "cut":
@@ -117,8 +124,6 @@ def test_damaged_archive_is_refused(target, kind, damage):
     else:
         data[len(data) // 2] ^= 255
         data[len(data) // 2 + 1] ^= 255
-    if kind == "zstd" and damage == "changed":
-        pytest.skip("zstd without a checksum cannot tell")
     with pytest.raises(InvalidParameter, match="import: "):
         import_tar(io.BytesIO(data), target)
 

@@ -172,6 +172,7 @@ class World:
     def start(self, id: str = ID, **changes: Any):  # type: ignore[no-untyped-def]
         with Undo() as undo:
             sandbox = self.controller.initialize_networking(self.request(id, **changes), undo)
+            self.controller.join_sandbox(sandbox)
             undo.dismiss()
         sandbox.close()
         return sandbox
@@ -331,6 +332,7 @@ def test_ports(world: World) -> None:
     with Undo() as undo:
         request = world.request(port_bindings=ports, config=config)
         sandbox = world.controller.initialize_networking(request, undo)
+        world.controller.join_sandbox(sandbox)
         undo.dismiss()
     assert len(sandbox.held_fds) == 1
     (row,) = world.rules.ports
@@ -523,7 +525,9 @@ def test_racing_starts_make_one_network(world: World) -> None:
             request = replace(world.request(f"{n:x}" * 64), directory=str(world.top / f"d{n}"))
             (world.top / f"d{n}").mkdir()
             with Undo() as undo:
-                controller.initialize_networking(request, undo).close()
+                sandbox = controller.initialize_networking(request, undo)
+                controller.join_sandbox(sandbox)
+                sandbox.close()
                 undo.dismiss()
         except BaseException as error:
             failures.append(error)

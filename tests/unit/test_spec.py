@@ -111,10 +111,6 @@ def test_a_container_without_root_is_a_programming_error():
         specs.create_spec(make_request(rootfs_path=""))
 
 
-def test_create_spec_is_fast(benchmark):
-    benchmark(specs.create_spec, make_request())
-
-
 # -- process
 
 
