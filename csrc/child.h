@@ -7,9 +7,9 @@
 /* One message on the report socket. The socket closes when the program is executed. */
 enum pn_report_kind {
 	PN_REPORT_ERROR = 1, /* error */
-	PN_REPORT_TTY,	     /* one fd: the pty's master */
-	PN_REPORT_PID,	     /* value: pid after PN_OP_FORK; one fd: its pidfd */
-	PN_REPORT_TRACE	     /* trace */
+	PN_REPORT_TTY,       /* one fd: the pty's master */
+	PN_REPORT_PID,       /* value: pid after PN_OP_FORK; one fd: its pidfd */
+	PN_REPORT_TRACE      /* trace */
 };
 
 struct pn_report {
@@ -23,11 +23,11 @@ struct pn_report {
 
 struct pn_child {
 	const struct pn_plan *plan;
-	int report;	/* socket to the spawner */
+	int report;     /* socket to the spawner */
 	bool shares_vm; /* cloned with CLONE_VM: memory is the spawner's */
 	uint32_t offset;
 	int32_t index;
-	int mask_fd; /* the first attached empty tmpfs, cloned for the next ones */
+	int mask_fd;            /* the first attached empty tmpfs, cloned for the next ones */
 	struct pn_trace *trace; /* NULL: not asked for */
 	struct pn_error error;
 };

@@ -12,18 +12,18 @@ static const struct {
 	uint8_t fd_args; /* bit i: arg[i] is an index into the table, or -1 where optional */
 	uint8_t optional;
 } shapes[] = {
-	[PN_OP_CLONE] = { 0, 2, 2 },	   [PN_OP_PDEATHSIG] = { 0, 0, 0 },    [PN_OP_STDIO] = { 0, 0, 0 },
-	[PN_OP_SETSID] = { 0, 0, 0 },	   [PN_OP_TTY] = { 0, 0, 0 },	       [PN_OP_SETNS] = { 0, 1, 0 },
-	[PN_OP_UNSHARE] = { 0, 0, 0 },	   [PN_OP_FORK] = { 0, 1, 1 },	       [PN_OP_CGROUP] = { 0, 1, 0 },
-	[PN_OP_HOSTNAME] = { 1, 0, 0 },	   [PN_OP_DOMAINNAME] = { 1, 0, 0 },   [PN_OP_PRIVATE] = { 0, 0, 0 },
-	[PN_OP_ROOT] = { 0, 1, 0 },	   [PN_OP_CHROOT] = { 1, 0, 0 },       [PN_OP_MOUNT] = { 4, 0, 0 },
-	[PN_OP_ATTACH] = { 1, 1, 0 },	   [PN_OP_MKDIR] = { 1, 0, 0 },	       [PN_OP_MKNOD] = { 1, 0, 0 },
-	[PN_OP_SYMLINK] = { 2, 0, 0 },	   [PN_OP_MASK] = { 1, 0, 0 },	       [PN_OP_READONLY] = { 1, 0, 0 },
-	[PN_OP_ROOT_ATTR] = { 0, 0, 0 },   [PN_OP_SYSCTL] = { 2, 0, 0 },       [PN_OP_OOM_SCORE] = { 1, 0, 0 },
-	[PN_OP_RLIMIT] = { 0, 0, 0 },	   [PN_OP_UMASK] = { 0, 0, 0 },	       [PN_OP_NO_NEW_PRIVS] = { 0, 0, 0 },
-	[PN_OP_SECCOMP] = { -2, 0, 0 },	   [PN_OP_BOUNDING] = { 0, 0, 0 },     [PN_OP_GROUPS] = { -2, 0, 0 },
-	[PN_OP_USER] = { 0, 0, 0 },	   [PN_OP_CAPSET] = { 0, 0, 0 },       [PN_OP_CWD] = { 1, 0, 0 },	       [PN_OP_WAIT] = { 0, 1, 0 },
-	[PN_OP_EXEC] = { -1, 0, 0 },
+	[PN_OP_CLONE] = { 0, 2, 2 },     [PN_OP_PDEATHSIG] = { 0, 0, 0 },  [PN_OP_STDIO] = { 0, 0, 0 },
+	[PN_OP_SETSID] = { 0, 0, 0 },    [PN_OP_TTY] = { 0, 0, 0 },        [PN_OP_SETNS] = { 0, 1, 0 },
+	[PN_OP_UNSHARE] = { 0, 0, 0 },   [PN_OP_FORK] = { 0, 1, 1 },       [PN_OP_CGROUP] = { 0, 1, 0 },
+	[PN_OP_HOSTNAME] = { 1, 0, 0 },  [PN_OP_DOMAINNAME] = { 1, 0, 0 }, [PN_OP_PRIVATE] = { 0, 0, 0 },
+	[PN_OP_ROOT] = { 0, 1, 0 },      [PN_OP_CHROOT] = { 1, 0, 0 },     [PN_OP_MOUNT] = { 4, 0, 0 },
+	[PN_OP_ATTACH] = { 1, 1, 0 },    [PN_OP_MKDIR] = { 1, 0, 0 },      [PN_OP_MKNOD] = { 1, 0, 0 },
+	[PN_OP_SYMLINK] = { 2, 0, 0 },   [PN_OP_MASK] = { 1, 0, 0 },       [PN_OP_READONLY] = { 1, 0, 0 },
+	[PN_OP_ROOT_ATTR] = { 0, 0, 0 }, [PN_OP_SYSCTL] = { 2, 0, 0 },     [PN_OP_OOM_SCORE] = { 1, 0, 0 },
+	[PN_OP_RLIMIT] = { 0, 0, 0 },    [PN_OP_UMASK] = { 0, 0, 0 },      [PN_OP_NO_NEW_PRIVS] = { 0, 0, 0 },
+	[PN_OP_SECCOMP] = { -2, 0, 0 },  [PN_OP_BOUNDING] = { 0, 0, 0 },   [PN_OP_GROUPS] = { -2, 0, 0 },
+	[PN_OP_USER] = { 0, 0, 0 },      [PN_OP_CAPSET] = { 0, 0, 0 },     [PN_OP_CWD] = { 1, 0, 0 },
+	[PN_OP_WAIT] = { 0, 1, 0 },      [PN_OP_EXEC] = { -1, 0, 0 },
 };
 
 static int refuse(struct pn_error *reterr, int32_t index, const char *why)

@@ -19,8 +19,8 @@
 /* ---- error.c: what failed, where; 256 bytes, so that it fits one atomic pipe write ---- */
 struct pn_error {
 	int32_t errnum; /* positive errno */
-	uint32_t step;	/* enum pn_step, or a pn_opcode when index is set */
-	int32_t index;	/* the plan operation that failed, -1 outside a plan */
+	uint32_t step;  /* enum pn_step, or a pn_opcode when index is set */
+	int32_t index;  /* the plan operation that failed, -1 outside a plan */
 	char detail[244];
 };
 
@@ -93,28 +93,29 @@ struct pn_veth {
 	char peer_name[16];
 	int32_t peer_netns;  /* fd of the namespace where the peer is made; -1: here */
 	uint32_t master;     /* ifindex of the bridge; 0: none */
-	uint32_t mtu;	     /* 0: the kernel's default */
+	uint32_t mtu;        /* 0: the kernel's default */
 	uint32_t port_flags; /* enum pn_port_flags */
 	uint8_t peer_mac[6]; /* all zero: random */
-	uint8_t up;	     /* bring the host's end up */
+	uint8_t up;          /* bring the host's end up */
 	uint8_t pad;
 };
 
 struct pn_ifconfig {
-	char name[16];	      /* the interface to configure and bring up */
+	char name[16];        /* the interface to configure and bring up */
 	uint8_t address[4];   /* IPv4, network order */
 	uint8_t gateway[4];   /* all zero: no default route */
 	uint8_t broadcast[4]; /* all zero: none */
 	uint32_t prefix;
 };
 
-/* One veth pair, its peer made in place; the host's end gets master, MTU and flags in the same send. */
+/* One veth pair, its peer made in place; the host's end is a port of master with its flags, and up. On failure nothing
+ * is left. */
 int pn_veth_create(int nl, const struct pn_veth *veth, struct pn_error *reterr);
 /* Address, up, default route: one send for all. ifindex of the interface on success. */
 int pn_link_configure(int nl, const struct pn_ifconfig *config, struct pn_error *reterr);
 /* A bridge, up, with the address; ifindex on success, -EEXIST when the name is taken. alias may be NULL. */
-int pn_bridge_create(int nl, const char *name, const char *alias, uint32_t mtu, const uint8_t *address,
-		     uint32_t prefix, struct pn_error *reterr);
+int pn_bridge_create(int nl, const char *name, const char *alias, uint32_t mtu, const uint8_t *address, uint32_t prefix,
+		     struct pn_error *reterr);
 /* ifindex of a link by name; -ENODEV when absent. */
 int pn_link_index(int nl, const char *name, struct pn_error *reterr);
 int pn_link_set_up(int nl, const char *name, int up, struct pn_error *reterr);
@@ -126,13 +127,11 @@ int pn_route_add(int nl, const char *name, const uint8_t *destination, uint32_t 
 		 struct pn_error *reterr);
 
 /* ---- mount.c: detached mounts, handed over as fds ---- */
-enum pn_overlay_flags {
-	PN_OVERLAY_READONLY = 1
-};
+enum pn_overlay_flags { PN_OVERLAY_READONLY = 1 };
 
 /* lowers: nlowers paths, top layer first. upper and work "" for a read-only union. */
-int pn_overlay_mount(const char *const *lowers, uint32_t nlowers, const char *upper, const char *work,
-		     uint32_t flags, int *ret_fd, struct pn_error *reterr);
+int pn_overlay_mount(const char *const *lowers, uint32_t nlowers, const char *upper, const char *work, uint32_t flags,
+		     int *ret_fd, struct pn_error *reterr);
 /* A detached copy of the tree (or file) at path. attr_set: MOUNT_ATTR_* bits; propagation: MS_PRIVATE, MS_SLAVE,
  * MS_SHARED or 0. */
 int pn_tree_clone(int dirfd, const char *path, int recursive, uint64_t attr_set, uint32_t propagation, int *ret_fd,
@@ -165,39 +164,39 @@ struct pn_op {
 enum pn_opcode {
 	PN_OP_CLONE = 1,  /* first, exactly once: flags, cgroup fd index or -1 */
 	PN_OP_PDEATHSIG,  /* signal */
-	PN_OP_STDIO,	  /* dup table entries 0-2 onto 0-2 */
-	PN_OP_SETSID,	  /* */
-	PN_OP_TTY,	  /* rows, columns: pty from /dev/pts, its master sent to the spawner */
-	PN_OP_SETNS,	  /* fd index, CLONE_NEW* flags */
-	PN_OP_UNSHARE,	  /* CLONE_NEW* flags */
-	PN_OP_FORK,	  /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
-	PN_OP_CGROUP,	  /* fd index of a cgroup.procs: join it */
-	PN_OP_HOSTNAME,	  /* name */
+	PN_OP_STDIO,      /* dup table entries 0-2 onto 0-2 */
+	PN_OP_SETSID,     /* */
+	PN_OP_TTY,        /* rows, columns: pty from /dev/pts, its master sent to the spawner */
+	PN_OP_SETNS,      /* fd index, CLONE_NEW* flags */
+	PN_OP_UNSHARE,    /* CLONE_NEW* flags */
+	PN_OP_FORK,       /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
+	PN_OP_CGROUP,     /* fd index of a cgroup.procs: join it */
+	PN_OP_HOSTNAME,   /* name */
 	PN_OP_DOMAINNAME, /* name */
-	PN_OP_PRIVATE,	  /* make every mount of this namespace private */
-	PN_OP_ROOT,	  /* fd index of a detached root: pivot into it, drop the old one */
-	PN_OP_CHROOT,	  /* path */
-	PN_OP_MOUNT,	  /* flags, dest mode; strings type, source, destination, data */
-	PN_OP_ATTACH,	  /* fd index, S_IFDIR or S_IFREG, dest mode; destination */
-	PN_OP_MKDIR,	  /* mode; path; parents are made, an existing directory is fine */
-	PN_OP_MKNOD,	  /* mode, device number, uid, gid; path */
-	PN_OP_SYMLINK,	  /* target, path */
-	PN_OP_MASK,	  /* path: /dev/null over a file, an empty tmpfs over a directory; absent is fine */
-	PN_OP_READONLY,	  /* path; absent is fine */
+	PN_OP_PRIVATE,    /* make every mount of this namespace private */
+	PN_OP_ROOT,       /* fd index of a detached root: pivot into it, drop the old one */
+	PN_OP_CHROOT,     /* path */
+	PN_OP_MOUNT,      /* flags, dest mode; strings type, source, destination, data */
+	PN_OP_ATTACH,     /* fd index, S_IFDIR or S_IFREG, dest mode; destination */
+	PN_OP_MKDIR,      /* mode; path; parents are made, an existing directory is fine */
+	PN_OP_MKNOD,      /* mode, device number, uid, gid; path */
+	PN_OP_SYMLINK,    /* target, path */
+	PN_OP_MASK,       /* path: /dev/null over a file, an empty tmpfs over a directory; absent is fine */
+	PN_OP_READONLY,   /* path; absent is fine */
 	PN_OP_ROOT_ATTR,  /* MOUNT_ATTR_* to set on /, propagation or 0 */
-	PN_OP_SYSCTL,	  /* path below /proc/sys, value */
+	PN_OP_SYSCTL,     /* path below /proc/sys, value */
 	PN_OP_OOM_SCORE,  /* value as string */
-	PN_OP_RLIMIT,	  /* resource, soft, hard */
-	PN_OP_UMASK,	  /* mode */
+	PN_OP_RLIMIT,     /* resource, soft, hard */
+	PN_OP_UMASK,      /* mode */
 	PN_OP_NO_NEW_PRIVS,
-	PN_OP_SECCOMP,	/* flags; blob: struct sock_filter[] */
+	PN_OP_SECCOMP,  /* flags; blob: struct sock_filter[] */
 	PN_OP_BOUNDING, /* mask: drop every other capability from the bounding set */
-	PN_OP_GROUPS,	/* blob: uint32_t gids */
-	PN_OP_USER,	/* uid, gid; capabilities are kept until PN_OP_CAPSET */
-	PN_OP_CAPSET,	/* effective, permitted, inheritable, ambient masks */
-	PN_OP_CWD,	/* path; must lie inside the root */
-	PN_OP_WAIT,	/* fd index of a pipe: go on at its first byte, give up at its end */
-	PN_OP_EXEC	/* last, exactly once: candidates, argc, envc; that many strings each */
+	PN_OP_GROUPS,   /* blob: uint32_t gids */
+	PN_OP_USER,     /* uid, gid; capabilities are kept until PN_OP_CAPSET */
+	PN_OP_CAPSET,   /* effective, permitted, inheritable, ambient masks */
+	PN_OP_CWD,      /* path; must lie inside the root */
+	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end */
+	PN_OP_EXEC      /* last, exactly once: candidates, argc, envc; that many strings each */
 };
 
 enum pn_dest_mode {
@@ -209,10 +208,7 @@ enum pn_dest_mode {
 int pn_plan_check(const uint8_t *plan, uint32_t size, uint32_t nfds, struct pn_error *reterr);
 
 /* ---- spawn.c ---- */
-enum pn_limits {
-	PN_TRACE_MAX = 128,
-	PN_PLAN_FDS = 240
-};
+enum pn_limits { PN_TRACE_MAX = 128, PN_PLAN_FDS = 240 };
 
 /* Times (CLOCK_MONOTONIC, ns) at which each operation of a plan ended. */
 struct pn_trace {
@@ -231,39 +227,35 @@ int pn_spawn(const uint8_t *plan, uint32_t size, const int *fds, uint32_t nfds, 
 /* ---- frame.c: messages between an engine and the shim, one SOCK_SEQPACKET datagram each ---- */
 enum pn_frame_kind {
 	PN_FRAME_HELLO = 1, /* arg protocol version; answered HELLO */
-	PN_FRAME_SPAWN,	    /* payload plan; answered SPAWNED or ERROR */
-	PN_FRAME_WAIT,	    /* answered EXITED, at once or later, or ERROR with ESRCH */
+	PN_FRAME_SPAWN,     /* payload plan; answered SPAWNED or ERROR */
+	PN_FRAME_WAIT,      /* answered EXITED, at once or later, or ERROR with ESRCH */
 	PN_FRAME_ATTACH,    /* fds stdin?, stdout?, stderr?; answered OK */
 	PN_FRAME_SIGNAL,    /* arg signal number; answered OK or ERROR */
 	PN_FRAME_RESIZE,    /* arg rows << 16 | columns; answered OK */
 	PN_FRAME_CLOSE_STDIN,
 	PN_FRAME_LIST, /* answered by TASK frames of many entries each, then OK */
 	PN_FRAME_OK,
-	PN_FRAME_ERROR,	  /* payload struct pn_error */
+	PN_FRAME_ERROR,   /* payload struct pn_error */
 	PN_FRAME_SPAWNED, /* value pid; payload struct pn_trace when asked for */
 	PN_FRAME_EXITED,  /* arg exit code; value time of exit, ns since the epoch */
-	PN_FRAME_TASK	  /* payload struct pn_task_entry[] */
+	PN_FRAME_TASK     /* payload struct pn_task_entry[] */
 };
 
 enum pn_spawn_flags {
-	PN_SPAWN_STDIN = 1,	   /* keep the program's stdin open; else it is /dev/null */
-	PN_SPAWN_STDIN_ONCE = 2,   /* close it when the attached client's ends */
-	PN_SPAWN_TTY = 4,	   /* the plan has PN_OP_TTY */
-	PN_SPAWN_LOG = 8,	   /* an fd: the json log file */
-	PN_SPAWN_RECORD = 16,	   /* an fd: the directory that gets the file "exit" */
-	PN_SPAWN_ATTACH_IN = 32,   /* an fd each, in this order */
+	PN_SPAWN_STDIN = 1,      /* keep the program's stdin open; else it is /dev/null */
+	PN_SPAWN_STDIN_ONCE = 2, /* close it when the attached client's ends */
+	PN_SPAWN_TTY = 4,        /* the plan has PN_OP_TTY */
+	PN_SPAWN_LOG = 8,        /* an fd: the json log file */
+	PN_SPAWN_RECORD = 16,    /* an fd: the directory that gets the file "exit" */
+	PN_SPAWN_ATTACH_IN = 32, /* an fd each, in this order */
 	PN_SPAWN_ATTACH_OUT = 64,
 	PN_SPAWN_ATTACH_ERR = 128,
 	PN_SPAWN_TRACE = 256,
-	PN_SPAWN_MEMFD = 512, /* the plan is in an fd, not in the frame */
+	PN_SPAWN_MEMFD = 512,  /* the plan is in an fd, not in the frame */
 	PN_SPAWN_DIRECT = 1024 /* the attach fds are the program's own stdio: the shim copies nothing */
 };
 
-enum pn_frame_limits {
-	PN_PROTOCOL = 1,
-	PN_KEY_MAX = 72,
-	PN_FRAME_MAX = 131072
-};
+enum pn_frame_limits { PN_PROTOCOL = 1, PN_KEY_MAX = 72, PN_FRAME_MAX = 131072 };
 
 /* The fds of a SPAWN come in this order: memfd, log, record, attach in/out/err, `hold` fds that the shim keeps open
  * while the task lives (reserved host ports), then table entries 3… of the plan. */
@@ -275,7 +267,7 @@ struct pn_frame {
 	uint32_t hold;
 	int64_t value;
 	int64_t received; /* CLOCK_MONOTONIC ns at which the shim had the request */
-	char key[72];	  /* the task: a container's or an exec's id, NUL-terminated */
+	char key[72];     /* the task: a container's or an exec's id, NUL-terminated */
 };
 
 struct pn_task_entry {
@@ -302,12 +294,12 @@ int pn_fail(struct pn_error *reterr, int errnum, uint32_t step, const char *deta
 /* cleanup.c */
 void pn_close(int *fd);
 #define _cleanup_close_ __attribute__((cleanup(pn_close)))
-#define TAKE_FD(fd)                  \
-	({                           \
-		int *owner_ = &(fd); \
-		int taken_ = *owner_; \
-		*owner_ = -1;        \
-		taken_;              \
+#define TAKE_FD(fd)                                                                                                    \
+	({                                                                                                             \
+		int *owner_ = &(fd);                                                                                   \
+		int taken_ = *owner_;                                                                                  \
+		*owner_ = -1;                                                                                          \
+		taken_;                                                                                                \
 	})
 
 #endif

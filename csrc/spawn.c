@@ -24,8 +24,8 @@ static sigset_t block_signals(void)
 	return before;
 }
 
-int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd,
-		     int *ret_pid, struct pn_error *reterr)
+int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd, int *ret_pid,
+		     struct pn_error *reterr)
 {
 	struct pn_clone_args args = {
 		.flags = plan->clone_flags | CLONE_PIDFD | (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),

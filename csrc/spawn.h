@@ -6,8 +6,8 @@
 
 /* Clones without sharing memory: the caller goes on at once and hears of the child through `report`, its end of the
  * socket pair whose other end is report_child. trace may be NULL. */
-int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd,
-		     int *ret_pid, struct pn_error *reterr);
+int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd, int *ret_pid,
+		     struct pn_error *reterr);
 
 /* One report, or 0 at the end of the socket (the program was executed), or -errno. ret_fd gets a passed fd or -1. */
 int pn_report_recv(int sock, int flags, struct pn_report *report, int *ret_fd);

@@ -6,7 +6,7 @@ import secrets
 
 _ADJECTIVES = """able bold brave bright calm clever cool deft eager early fair fast fine fond free
 glad good grand happy keen kind lively lucid merry mild modest neat nimble noble patient plain polite
-prompt proud quick quiet ready sharp silent smart steady still sunny swift tidy vivid warm wise witty""".split()
+prompt proud quick quiet ready sharp silent smart steady still sunny swift tidy vivid warm wise""".split()
 _PEOPLE = """allen babbage backus bartik berners booth boole brooks cerf church clarke codd conway curry
 dijkstra eckert engelbart floyd goldberg hamilton hamming hoare holberton hopper iverson johnson karp kay
 kernighan kilburn knuth lamport liskov lovelace mauchly mccarthy milner minsky moore naur newell

@@ -24,21 +24,20 @@ def container_remove(engine: Engine, container_id: str, *, force: bool = False) 
 
     Raises NotFound, or Conflict for a running one without `force`.
     """
-    with step("container_remove"):
-        with container_lock(engine.exec_root, container_id):
-            row = engine.store.container(container_id)
-            if row is None:
-                remove_lock(engine.exec_root, container_id)
-                raise NotFound(f"No such container: {container_id}")
-            row = settle_exit(engine, row)
-            if row.state.running:
-                if not force:
-                    raise Conflict(
-                        f"You cannot remove a running container {row.id}. Stop the container "
-                        "before attempting removal or force remove"
-                    )
-                row = kill_and_settle(engine, row)
-            remove_everything(engine, row)
+    with step("container_remove"), container_lock(engine.exec_root, container_id):
+        row = engine.store.container(container_id)
+        if row is None:
+            remove_lock(engine.exec_root, container_id)
+            raise NotFound(f"No such container: {container_id}")
+        row = settle_exit(engine, row)
+        if row.state.running:
+            if not force:
+                raise Conflict(
+                    f"You cannot remove a running container {row.id}. Stop the container "
+                    "before attempting removal or force remove"
+                )
+            row = kill_and_settle(engine, row)
+        remove_everything(engine, row)
 
 
 def kill_and_settle(engine: Engine, row: ContainerRow) -> ContainerRow:

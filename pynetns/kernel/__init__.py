@@ -1,6 +1,6 @@
 """The kernel as the upper layers see it: one object, so that a fake can take its place.
 
-Owns: the list of what the C core offers to the engine. `FakeKernel` in fake.py has the same methods.
+Owns: the list of what the C core offers to the engine. fake.py has a FakeKernel for unit tests.
 """
 
 from __future__ import annotations

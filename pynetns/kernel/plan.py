@@ -73,9 +73,7 @@ class Plan:
         self.fds.append(fd)
         return len(self.fds) + 2
 
-    def _op(
-        self, code: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, *strings: str
-    ) -> None:
+    def _op(self, code: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0, *strings: str) -> None:
         self._parts.append(_encode(code, a, b, c, d, strings))
         self._names.append((code, strings[_SUBJECT[code]] if code in _SUBJECT else ""))
 

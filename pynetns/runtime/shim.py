@@ -181,7 +181,14 @@ class ShimClient:
         """One request and its answer. KernelError as the shim reports it (ESRCH: no such task)."""
         return self._answer(
             self._send(
-                kind, key=key, flags=flags, arg=arg, hold=hold, payload=payload, fds=fds, start=start
+                kind,
+                key=key,
+                flags=flags,
+                arg=arg,
+                hold=hold,
+                payload=payload,
+                fds=fds,
+                start=start,
             )
         )
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound, Unavailable
+from pynetns.kernel.fake import FakeKernel
 from pynetns.model.config import Config, HostConfig, PortBinding
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
@@ -28,72 +29,6 @@ BRIDGE = "pn-test"
 ID = "c" * 64
 
 
-class PaperKernel:
-    """Links and namespaces as dictionaries. `fail`: {method: errno} for the next call of it."""
-
-    def __init__(self) -> None:
-        self.links: dict[str, int] = {}
-        self.pins: set[str] = set()
-        self.calls: list[tuple[str, Any]] = []
-        self.fail: dict[str, int] = {}
-        self.next_index = 10
-
-    def _call(self, name: str, *args: Any) -> None:
-        self.calls.append((name, args))
-        if name in self.fail:
-            raise KernelError(self.fail.pop(name), name)
-
-    @staticmethod
-    def _fd() -> int:
-        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-
-    def netns_create(self, *, ipv6_off: bool = True, lo_up: bool = True) -> tuple[int, int]:
-        self._call("netns_create", ipv6_off, lo_up)
-        return self._fd(), self._fd()
-
-    def ns_pin(self, fd: int, path: str) -> None:
-        self._call("ns_pin", path)
-        Path(path).touch()
-        self.pins.add(path)
-
-    def ns_unpin(self, path: str) -> None:
-        self._call("ns_unpin", path)
-        Path(path).unlink(missing_ok=True)
-        self.pins.discard(path)
-
-    def ns_open(self, path: str, nstype: int = 0) -> int:
-        self._call("ns_open", path, nstype)
-        return self._fd()
-
-    def nl_open(self) -> int:
-        return self._fd()
-
-    def add(self, name: str) -> None:
-        self.next_index += 1
-        self.links[name] = self.next_index
-
-    def veth_create(self, nl: int, host_name: str, peer_name: str, **options: Any) -> None:
-        self._call("veth_create", host_name, peer_name, options)
-        if options["master"] not in self.links.values():
-            raise KernelError(errno.EINVAL, "veth")
-        if host_name in self.links:
-            raise KernelError(errno.EEXIST, "veth")
-        self.add(host_name)
-
-    def link_configure(self, nl: int, *args: Any) -> int:
-        self._call("link_configure", *args)
-        return 2
-
-    def link_index(self, nl: int, name: str) -> int:
-        if name not in self.links:
-            raise KernelError(errno.ENODEV, "link")
-        return self.links[name]
-
-    def link_delete(self, nl: int, name: str) -> None:
-        self._call("link_delete", name)
-        self.links.pop(name, None)
-
-
 class PaperRules:
     """Stands in for bridge.py and nftables.py."""
 
@@ -106,13 +41,13 @@ class PaperRules:
     def choose_pool(self, taken: Any = ()) -> str:
         return "172.17.0.0/16"
 
-    def setup_bridge(self, kernel: PaperKernel, name: str, *args: Any) -> Bridge:
+    def setup_bridge(self, kernel: FakeKernel, name: str, *args: Any) -> Bridge:
         self.set_ups += 1
         if name not in kernel.links:
             kernel.add(name)
         return Bridge(name, kernel.links[name])
 
-    def remove_bridge(self, kernel: PaperKernel, name: str, engine_id: str) -> bool:
+    def remove_bridge(self, kernel: FakeKernel, name: str, engine_id: str) -> bool:
         return kernel.links.pop(name, 0) != 0
 
     def ensure_table(self, *args: Any) -> None:
@@ -141,7 +76,7 @@ class World:
         (top / "netns").mkdir()
         (top / "c").mkdir()
         self.store = Store(str(top / "db"))
-        self.kernel = PaperKernel()
+        self.kernel = FakeKernel()
         self.rules = PaperRules()
         monkeypatch.setattr(default_network, "bridge", self.rules)
         for module in (default_network, repair):
