@@ -24,6 +24,11 @@ pytestmark = pytest.mark.root
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 
+def run(task: Task) -> int:
+    task.create()
+    return task.start()
+
+
 class Bench:
     """A shim of its own, and tasks in the machine's root."""
 
@@ -49,7 +54,7 @@ class Bench:
         flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)
         task = Task(self.shim, key, str(directory), plan, flags=flags, log_fd=log, **options)
         try:
-            task.start()
+            run(task)
         finally:
             os.close(log)
         return task
@@ -139,8 +144,46 @@ def test_waiting_for_a_task_may_time_out(bench):
 def test_key_in_use_is_refused(bench):
     bench.task("a", "exec sleep 1000")
     with pytest.raises(KernelError) as caught:
-        bench.shim.spawn("a", Plan(0).encode(), [], flags=0)
+        bench.shim.finish_spawn(bench.shim.begin_spawn("a", Plan(0).encode(), [], flags=0))
     assert caught.value.name == "EEXIST"
+
+
+def waiting_plan(bench: Bench, reader: int) -> Plan:
+    plan = Plan(0)
+    plan.setns(bench.mounts, CLONE_NEWNS)
+    plan.stdio()
+    plan.wait(reader)
+    plan.exec(["sh", "-c", "exit 9"], ENV)
+    return plan
+
+
+def test_a_created_task_waits_for_its_start(bench):
+    (bench.root / "w").mkdir()
+    reader, writer = os.pipe()
+    task = Task(bench.shim, "w", str(bench.root / "w"), waiting_plan(bench, reader), go_fd=writer)
+    task.create()
+    with pytest.raises(TimeoutError):  # it does nothing by itself
+        bench.shim.wait("w", 0.1)
+    task.start()
+    assert bench.wait("w") == 9
+    os.close(reader)
+
+
+@pytest.mark.parametrize("how", ["abandoned", "starter gone"])
+def test_a_created_task_that_is_never_started_ends(bench, how):
+    (bench.root / "w").mkdir()
+    reader, writer = os.pipe()
+    task = Task(bench.shim, "w", str(bench.root / "w"), waiting_plan(bench, reader), go_fd=writer)
+    task.create()
+    os.close(reader)
+    if how == "abandoned":
+        task.abandon()
+    else:
+        os.close(writer)
+        bench.shim.wait("w")
+        os.close(task._pending)
+    assert bench.shim.tasks() == {}
+    assert not (bench.root / "w" / "exit").exists()
 
 
 def test_failed_start_leaves_no_task(bench):
@@ -150,7 +193,7 @@ def test_failed_start_leaves_no_task(bench):
     plan.exec(["no-such-program"], ENV)
     (bench.root / "x").mkdir()
     with pytest.raises(StartFailed) as caught:
-        Task(bench.shim, "x", str(bench.root / "x"), plan).start()
+        run(Task(bench.shim, "x", str(bench.root / "x"), plan))
     assert caught.value.exit_code == 127
     assert bench.shim.tasks() == {}
     assert not (bench.root / "x" / "exit").exists()
@@ -279,7 +322,7 @@ def test_large_plan_goes_through_a_memory_file(bench):
     plan.stdio()
     plan.exec(["sh", "-c", 'test "${#1}" = 100000', "sh", "x" * 100000], {**ENV, "Y": "y" * 100000})
     bench.keys.append("big")
-    Task(bench.shim, "big", str(directory), plan).start()
+    run(Task(bench.shim, "big", str(directory), plan))
     assert bench.wait("big") == 0
 
 

@@ -18,7 +18,7 @@ UNITS = ("child", "child_mount", "child_cred")
 # System calls behind thin wrappers, and memory functions. signal-safety(7).
 ALLOWED = set(
     """_exit chdir chroot clock_gettime clone close dup2 execve fchdir fchown fchownat fcntl fstat
-    fstatat fstatfs ioctl memcpy memset mkdirat mknodat mount open prctl sendmsg setdomainname
+    fstatat fstatfs ioctl memcpy memset mkdirat mknodat mount open prctl read sendmsg setdomainname
     sethostname setns setsid sigemptyset sigprocmask strlen symlinkat syscall umask umount2 unshare
     write __errno_location""".split()
 )
