@@ -8,11 +8,11 @@ import re
 from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-UNITS = (
-    "error cleanup namespace netlink link mount bpf plan spawn child child_mount child_cred frame"
-).split()
+CHILD_UNITS = "child child_tty child_mount child_cred"
+UNITS = f"error cleanup namespace netlink link mount bpf plan spawn {CHILD_UNITS} frame".split()
 SHIM_UNITS = (
-    "shim shim_task shim_stream shim_log frame spawn plan child child_mount child_cred error cleanup"
+    "shim shim_setup shim_spawn shim_task shim_stream shim_log frame spawn plan "
+    f"{CHILD_UNITS} error cleanup"
 ).split()
 CFLAGS = [
     "-std=gnu11",

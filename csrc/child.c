@@ -8,16 +8,12 @@
 #include "syscalls.h"
 
 #include <errno.h>
-#include <linux/close_range.h>
 #include <signal.h>
 #include <string.h>
-#include <sys/ioctl.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
-#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -37,7 +33,7 @@ int pn_child_fail(struct pn_child *child, int errnum, const char *detail)
 
 /* ---- reports ---- */
 
-static void send_report(int sock, const struct pn_report *report, size_t size, int fd)
+void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd)
 {
 	union {
 		char space[CMSG_SPACE(sizeof(int))];
@@ -67,7 +63,7 @@ __attribute__((noreturn)) static void die(struct pn_child *child, const struct p
 
 	report.error.step = op->code;
 	report.error.index = child->index;
-	send_report(child->report, &report, offsetof(struct pn_report, error) + sizeof(report.error), -1);
+	pn_send_report(child->report, &report, offsetof(struct pn_report, error) + sizeof(report.error), -1);
 	_exit(127);
 }
 
@@ -127,74 +123,6 @@ static int op_setsid(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
-/* The number of the pty's other end as a path; pts numbers are small. */
-static void pts_path(char path[32], unsigned int number)
-{
-	static const char prefix[] = "/dev/pts/";
-	char digits[12];
-	size_t at = sizeof(prefix) - 1;
-	int n = 0;
-
-	memcpy(path, prefix, sizeof(prefix));
-	do
-		digits[n++] = (char)('0' + number % 10);
-	while ((number /= 10) != 0);
-	while (n > 0)
-		path[at++] = digits[--n];
-	path[at] = '\0';
-}
-
-/* /dev/console of the container is its terminal, as runc and crun have it. */
-static int bind_console(struct pn_child *child, const char *pts)
-{
-	int fd = open("/dev/console", O_CREAT | O_RDWR | O_CLOEXEC | O_NOCTTY, 0600);
-
-	if (fd < 0)
-		return pn_child_fail(child, errno, "/dev/console");
-	close(fd);
-	if (mount(pts, "/dev/console", NULL, MS_BIND, NULL) < 0)
-		return pn_child_fail(child, errno, "/dev/console");
-	return 0;
-}
-
-static int take_terminal(struct pn_child *child, int slave, const struct pn_op *op)
-{
-	if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
-		return pn_child_fail(child, errno, "controlling terminal");
-	if ((op->arg[2] || op->arg[3] > 1) && fchown(slave, (uid_t)op->arg[2], (gid_t)-1) < 0)
-		return pn_child_fail(child, errno, "terminal owner");
-	for (int i = 0; i < 3; i++)
-		if (dup2(slave, i) < 0)
-			return pn_child_fail(child, errno, "stdio");
-	return 0;
-}
-
-/* args: rows, columns, uid of the owner, 1 to bind /dev/console */
-static int op_tty(struct pn_child *child, const struct pn_op *op)
-{
-	struct winsize size = { .ws_row = (unsigned short)op->arg[0], .ws_col = (unsigned short)op->arg[1] };
-	struct pn_report report = { .kind = PN_REPORT_TTY };
-	unsigned int number;
-	char path[32];
-	int master, slave, unlock = 0;
-
-	master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (master < 0)
-		return pn_child_fail(child, errno, "/dev/pts/ptmx");
-	if (ioctl(master, TIOCSPTLCK, &unlock) < 0 || ioctl(master, TIOCGPTN, &number) < 0)
-		return pn_child_fail(child, errno, "unlock pty");
-	if (size.ws_row && ioctl(master, TIOCSWINSZ, &size) < 0)
-		return pn_child_fail(child, errno, "window size");
-	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
-	if (slave < 0)
-		return pn_child_fail(child, errno, "pty peer");
-	send_report(child->report, &report, offsetof(struct pn_report, error), master);
-	pts_path(path, number);
-	if (op->arg[3] && bind_console(child, path) < 0)
-		return -1;
-	return take_terminal(child, slave, op);
-}
-
 static int op_setns(struct pn_child *child, const struct pn_op *op)
 {
 	if (setns(child->plan->fds[op->arg[0]], (int)op->arg[1]) < 0)
@@ -252,7 +180,7 @@ static int op_fork(struct pn_child *child, const struct pn_op *op)
 	if (pid == 0)
 		return 0;
 	report.value = (int32_t)pid;
-	send_report(child->report, &report, offsetof(struct pn_report, error), pidfd);
+	pn_send_report(child->report, &report, offsetof(struct pn_report, error), pidfd);
 	_exit(0);
 }
 
@@ -362,7 +290,7 @@ static void report_trace(struct pn_child *child)
 	if (!child->trace)
 		return;
 	memcpy(&report.trace, child->trace, sizeof(report.trace));
-	send_report(child->report, &report, sizeof(report), -1);
+	pn_send_report(child->report, &report, sizeof(report), -1);
 }
 
 /* Tries the candidates in PATH order, as execvp: a missing one is passed over, a forbidden one remembered. */
@@ -397,7 +325,7 @@ static const pn_child_op operations[] = {
 	[PN_OP_PDEATHSIG] = op_pdeathsig,
 	[PN_OP_STDIO] = op_stdio,
 	[PN_OP_SETSID] = op_setsid,
-	[PN_OP_TTY] = op_tty,
+	[PN_OP_TTY] = pn_op_tty,
 	[PN_OP_SETNS] = op_setns,
 	[PN_OP_UNSHARE] = op_unshare,
 	[PN_OP_FORK] = op_fork,

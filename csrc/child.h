@@ -40,6 +40,12 @@ __attribute__((noreturn)) void pn_child_run(struct pn_child *child);
 /* Records why the running operation failed; returns -1. */
 int pn_child_fail(struct pn_child *child, int errnum, const char *detail);
 
+/* Sends a report, with a descriptor or -1. */
+void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd);
+
+/* child_tty.c */
+int pn_op_tty(struct pn_child *child, const struct pn_op *op);
+
 /* child_mount.c */
 int pn_op_root(struct pn_child *child, const struct pn_op *op);
 int pn_op_private(struct pn_child *child, const struct pn_op *op);

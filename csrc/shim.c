@@ -12,20 +12,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/memfd.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/mman.h>
-#include <sys/mount.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +69,15 @@ void shim_reply(struct pn_conn *conn, const struct pn_frame *frame, const void *
 
 	if (pn_frame_send(conn->watch.fd, frame, payload, size, NULL, 0, &ignored) < 0)
 		shutdown(conn->watch.fd, SHUT_RDWR);
+}
+
+void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_t step, const char *detail)
+{
+	struct pn_frame frame = { .kind = PN_FRAME_ERROR, .serial = serial };
+	struct pn_error error;
+
+	pn_fail(&error, errnum, step, detail);
+	shim_reply(conn, &frame, &error, sizeof(error));
 }
 
 static void answer_hello(struct pn_conn *conn, const struct pn_frame *frame)
@@ -168,98 +170,10 @@ static void listener_ready(struct pn_watch *watch, uint32_t events)
 	shim_busy++;
 }
 
-/* ---- start-up ---- */
-
 static int die(const char *what)
 {
 	fprintf(stderr, "pynetns-shim: %s : %s\n", what, strerror(errno));
 	return 1;
-}
-
-/* Runs on from a sealed copy in memory. Returns only when that is already the case, or on failure. */
-static int seal_self(char **argv)
-{
-	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
-	int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	int copy;
-
-	if (self < 0 || fstat(self, &st) < 0)
-		return -1;
-	if (fcntl(self, F_GET_SEALS) == seals)
-		return close(self);
-	copy = memfd_create("pynetns-shim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (copy < 0)
-		return -1;
-	for (off_t left = st.st_size; left > 0;) {
-		ssize_t n = sendfile(copy, self, NULL, (size_t)left);
-
-		if (n <= 0)
-			return -1;
-		left -= n;
-	}
-	if (fcntl(copy, F_ADD_SEALS, seals) < 0)
-		return -1;
-	execveat(copy, "", argv, environ, AT_EMPTY_PATH);
-	return -1;
-}
-
-static int open_listener(void)
-{
-	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "shim.sock" };
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-
-	if (fd < 0)
-		return -1;
-	unlink(address.sun_path);
-	umask(077);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 1024) < 0)
-		return -1;
-	listener = (struct pn_watch){ .fd = fd, .ready = listener_ready };
-	return 0;
-}
-
-/* Nothing but an empty, read-only tmpfs: what a container's mount namespace is copied from. */
-static int prune_mounts(void)
-{
-	if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-		return -1;
-	if (mount("pynetns-shim", "/proc", "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") < 0)
-		return -1;
-	if (chdir("/proc") < 0 || syscall(SYS_pivot_root, ".", ".") < 0)
-		return -1;
-	return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
-}
-
-static void raise_limits(void)
-{
-	struct rlimit files;
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	/* best effort: below zero needs CAP_SYS_RESOURCE */
-	if (fd >= 0) {
-		(void)!write(fd, "-999", 4);
-		close(fd);
-	}
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
-}
-
-/* The caller waits for the first process; when that is gone the socket listens. */
-static int go_to_background(void)
-{
-	pid_t pid = fork();
-
-	if (pid < 0)
-		return -1;
-	if (pid > 0)
-		_exit(0);
-	setsid();
-	for (int i = 0; i < 3; i++)
-		dup2(shim_devnull, i);
-	return 0;
 }
 
 static int serve(void)
@@ -288,7 +202,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: pynetns-shim EXEC_ROOT\n");
 		return 2;
 	}
-	if (seal_self(argv) < 0)
+	if (setup_seal_self(argv) < 0)
 		return die("seal");
 	sigemptyset(&ignored);
 	sigaddset(&ignored, SIGPIPE); /* a client that went away is an errno, not a death */
@@ -296,16 +210,19 @@ int main(int argc, char **argv)
 	sigaddset(&ignored, SIGINT);
 	sigprocmask(SIG_BLOCK, &ignored, NULL);
 	prctl(PR_SET_NAME, "pynetns-shim");
-	raise_limits();
+	setup_raise_limits();
 	shim_devnull = open("/dev/null", O_RDWR | O_CLOEXEC);
 	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (shim_devnull < 0 || epoll_fd < 0)
 		return die("open");
-	if (chdir(argv[1]) < 0 || open_listener() < 0)
+	if (chdir(argv[1]) < 0)
 		return die(argv[1]);
-	if (prune_mounts() < 0)
+	listener = (struct pn_watch){ .fd = setup_open_listener(), .ready = listener_ready };
+	if (listener.fd < 0)
+		return die(argv[1]);
+	if (setup_prune_mounts() < 0)
 		return die("mount namespace");
-	if (go_to_background() < 0)
+	if (setup_go_to_background() < 0)
 		return die("fork");
 	prctl(PR_SET_DUMPABLE, 0UL, 0UL, 0UL, 0UL);
 	return serve();

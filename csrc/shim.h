@@ -84,12 +84,28 @@ void shim_unwatch(struct pn_watch *watch);
 void shim_drop(struct pn_watch *watch); /* unwatch and close */
 int64_t shim_now(int clock);
 void shim_reply(struct pn_conn *conn, const struct pn_frame *frame, const void *payload, uint32_t size);
+void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_t step, const char *detail);
 extern int shim_devnull;
 extern unsigned int shim_busy; /* connections, tasks and sinks: at zero the shim ends */
 
-/* shim_task.c */
+/* shim_setup.c: each returns < 0 with errno set on failure */
+int setup_seal_self(char **argv);
+void setup_raise_limits(void);
+int setup_open_listener(void); /* in the working directory */
+int setup_prune_mounts(void);
+int setup_go_to_background(void);
+
+/* shim_spawn.c */
+/* The next descriptor of a frame if it is wanted, else -1. */
+int task_take_fd(int *fds, uint32_t nfds, uint32_t *at, bool wanted);
 void task_spawn(struct pn_conn *conn, const struct pn_frame *frame, const uint8_t *payload, uint32_t size, int *fds,
 		uint32_t nfds);
+
+/* shim_task.c */
+struct pn_task *task_find(const char *key);
+struct pn_task *task_new(struct pn_conn *conn, const struct pn_frame *frame);
+void task_answer_spawn(struct pn_task *task);
+void task_free(struct pn_task *task);
 void task_wait(struct pn_conn *conn, const struct pn_frame *frame);
 void task_list(struct pn_conn *conn, const struct pn_frame *frame);
 void task_signal(struct pn_conn *conn, const struct pn_frame *frame);

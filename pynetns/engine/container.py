@@ -226,7 +226,7 @@ class ContainerCollection:
     def create(
         self, image: str = "", command: str | Sequence[str] | None = None, **options: Any
     ) -> Container:
-        """Create a container without starting it. Options are docker-py's; the tables of model/parse.py list them.
+        """Create a container without starting it. Options are docker-py's: model/parse.py lists them.
 
         Raises NotFound (image), InvalidParameter, Conflict (name); nothing is left then.
         """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import NotFound
 from ..model.state import State, rfc3339
 from ..runtime.shim import Exit
-from ..runtime.task import delete_bundle, read_exit, task_directory
+from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory
 from ..trace import step
 from .lock import container_lock, remove_lock, try_container_lock
 
@@ -66,7 +66,9 @@ def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
 
 def release_resources(engine: Engine, container_id: str) -> None:
     """Give back everything a run holds in the kernel and in the exec root; each part idempotent."""
-    engine.network.sandbox_destroy(container_id)
+    # a namespace that others use lives on: its link must not keep the address
+    shared = is_shared(engine.exec_root, container_id)
+    engine.network.sandbox_destroy(container_id, links=shared)
     engine.cgroups.remove(container_id)
     engine.rootfs.release_shm(container_id)
     delete_bundle(engine.exec_root, container_id)

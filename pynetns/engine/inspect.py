@@ -9,7 +9,7 @@ import calendar
 import time
 from typing import TYPE_CHECKING, Any
 
-from ..model.config import to_json
+from ..model.config import HostConfig, to_json
 from ..model.state import State
 from .record import container_directory, log_path
 
@@ -22,9 +22,9 @@ def inspect_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:
     """Docker's ContainerInspect object."""
     record = engine.record(row.id)
     directory = container_directory(engine.root, row.id)
-    host_config = to_json(record.host_config)
     config = to_json(record.config)
     config["Hostname"] = record.hostname
+    config["Cmd"], config["Entrypoint"] = config["Cmd"] or None, config["Entrypoint"] or None
     return {
         "Id": row.id,
         "Created": record.created,
@@ -44,7 +44,7 @@ def inspect_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": None,
-        "HostConfig": host_config,
+        "HostConfig": host_config_json(record.host_config),
         "GraphDriver": {
             "Name": "overlay2",
             "Data": {
@@ -67,6 +67,25 @@ def inspect_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:
         "Config": config,
         "NetworkSettings": row.network.docker_json(),
     }
+
+
+_OWN_KEYS = ("Mounts", "Rootfs", "IPAddress")  # of hostconfig.json, not Docker's
+
+
+def host_config_json(host_config: HostConfig) -> dict[str, Any]:
+    """Docker's HostConfig object: mounts as Binds and Tmpfs, and the parts that never vary here."""
+    document = to_json(host_config)
+    for key in _OWN_KEYS:
+        del document[key]
+    binds = [m for m in host_config.mounts if m.type == "bind"]
+    document["Binds"] = [
+        f"{m.source}:{m.target}:{'ro' if m.read_only else 'rw'},{m.propagation}" for m in binds
+    ] or None
+    tmpfs = {m.target: m.tmpfs_options for m in host_config.mounts if m.type == "tmpfs"}
+    document["Tmpfs"] = tmpfs or None
+    document["LogConfig"] = {"Type": "json-file", "Config": {}}
+    document["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
+    return document
 
 
 def list_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
 from ..runtime.plan import Handles, open_mounts, render_plan
-from ..runtime.task import Attach, Task, prepare_bundle_dir, write_bundle
+from ..runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ..trace import step
 from ..undo import Undo
 from .lock import container_lock
@@ -174,6 +174,7 @@ def get_networked_container(engine: Engine, container: Starting) -> Networked | 
         raise Conflict(f"cannot join network of a non running container: {other_id}")
     record = engine.record(other_id)
     directory = container_directory(engine.root, other_id)
+    mark_shared(engine.exec_root, other_id)
     return Networked(
         container_id=other_id,
         pid=row.state.pid,

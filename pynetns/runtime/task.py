@@ -176,6 +176,17 @@ def write_bundle(directory: str, spec_json: str) -> None:
         os.close(fd)
 
 
+def mark_shared(exec_root: str, key: str) -> None:
+    """Note that another container uses the network namespace of task `key`, and may outlive it."""
+    path = f"{task_directory(exec_root, key)}/shared"
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+
+
+def is_shared(exec_root: str, key: str) -> bool:
+    """Whether `mark_shared` was called for the task."""
+    return os.path.exists(f"{task_directory(exec_root, key)}/shared")
+
+
 def task_directory(exec_root: str, key: str) -> str:
     """Where the bundle of task `key` is."""
     return f"{exec_root}/tasks/{key}"

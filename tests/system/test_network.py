@@ -159,7 +159,11 @@ def test_network_of_another_container(engine, run):
     out = run(["sh", "-c", script], network_mode=f"container:{server.id}")
     assert out.startswith("shared\n")
     assert server.attrs["NetworkSettings"]["IPAddress"] in out
+    other = engine.containers.run("host", SLEEP, detach=True, network_mode=f"container:{server.id}")
+    link = engine.store.endpoints_of(server.id)[0].host_ifname
     server.remove(force=True)
+    assert not os.path.exists(f"/sys/class/net/{link}"), "the address is free, the link is gone"
+    other.remove(force=True)
     container = engine.containers.create("host", SLEEP, network_mode=f"container:{'0' * 64}")
     with pytest.raises(errors.NotFound):
         container.start()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 CSRC = Path(__file__).parents[2] / "csrc"
-UNITS = ("child", "child_mount", "child_cred")
+UNITS = ("child", "child_tty", "child_mount", "child_cred")
 
 # System calls behind thin wrappers, and memory functions. signal-safety(7).
 ALLOWED = set(
