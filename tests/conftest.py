@@ -10,9 +10,16 @@ import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from . import leaks
+
+# How long an example takes says nothing here: other tests and the machine's own load do.
+hypothesis.settings.register_profile(
+    "pynetns", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("pynetns")
 
 
 @pytest.fixture(autouse=True, scope="session")

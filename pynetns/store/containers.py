@@ -6,6 +6,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from ..errors import Conflict, NotFound, StateDamaged
@@ -17,6 +18,11 @@ from .rows import ContainerRow, EventRow
 MAX_EVENTS = 10_000
 _TRIM_EVERY = 64
 _COLUMNS = "SELECT id, name, created, state, network FROM containers "
+
+
+# Frozen values: the same text is the same value, and most containers have the same few.
+_state = lru_cache(maxsize=4096)(State.from_json)
+_network = lru_cache(maxsize=4096)(NetworkSettings.from_json)
 
 
 class ContainerTable(Database):
@@ -89,9 +95,7 @@ class ContainerTable(Database):
     def _container(self, row: tuple[str, str, str, str, str]) -> ContainerRow:
         id, name, created, state, network = row
         try:
-            return ContainerRow(
-                id, name, created, State.from_json(state), NetworkSettings.from_json(network)
-            )
+            return ContainerRow(id, name, created, _state(state), _network(network))
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise StateDamaged(f"{self.path}: container {id} is damaged ({error!r})") from error
 

@@ -64,9 +64,8 @@ class _Link:
         self.cursor = db.cursor()  # one for all: a new one per statement costs as much as a look-up
         self.lock = threading.RLock()
         self.depth = 0
-
-    def __del__(self) -> None:
-        self.db.close()
+        # not __del__: a collector may finalize the connection first, which then complains
+        weakref.finalize(self, db.close)
 
 
 class _Transaction:
@@ -170,8 +169,12 @@ class Database:
         db = sqlite3.connect(
             uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
         )
-        for pragma in _PRAGMAS:
-            db.execute(pragma)
+        try:
+            for pragma in _PRAGMAS:
+                db.execute(pragma)
+        except BaseException:
+            db.close()
+            raise
         link = self._local.link = _Link(db)
         self._links.add(link)
         return link
