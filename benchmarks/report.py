@@ -33,7 +33,9 @@ Written by `python benchmarks/report.py` from the files in `benchmarks/results/`
   is bind-mounted into the container. One C process observes it for all contenders.
 - **Cold**: the container was created beforehand, nothing else was prepared for it.
 - **Floor**: `benchmarks/floor.c`, a bare C program that does the kernel work of such a start in the
-  best known order and nothing else: no state, no checks, no log, no exit code kept.
+  best known order and nothing else: no state, no checks, no log, no exit code kept. It does one
+  thing after the other on one thread; pynetns overlaps what is independent, which needs a second
+  CPU that is idle: where all CPUs are busy its ratio is nearer to the sum of its parts.
 - All contenders run in the same private network and mount namespace and take turns (A B C A B C …)
   with an idle gap after each. A time without its ratio to the floor of the same run says little:
   machines differ and are noisy.
