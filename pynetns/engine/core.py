@@ -14,7 +14,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import StateDamaged, System, Unavailable
+from ..errors import InvalidParameter, StateDamaged, System, Unavailable
 from ..kernel import Kernel
 from ..kernel.mount import MS_PRIVATE
 from ..network.controller import NetworkController
@@ -62,6 +62,8 @@ class Engine:
         self.exec_root = os.path.realpath(
             exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
         )
+        if bridge is not None:
+            check_bridge_name(bridge)
         self.kernel = kernel or Kernel()
         self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
         self._set_up_directories()
@@ -215,6 +217,14 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def check_bridge_name(name: str) -> None:
+    """InvalidParameter for what cannot be a link's name. netdevice(7)."""
+    if not 0 < len(name) <= 15 or name in (".", "..") or set(name) & set("/: \t\n"):
+        raise InvalidParameter(
+            f"--bridge {name!r} : a link's name has 1 to 15 characters, no blank, '/' or ':'"
+        )
 
 
 def default_bridge(root: str) -> str:

@@ -7,11 +7,12 @@ Intent is always recorded before a kernel object is made, so the store knows of 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict
+from ..errors import Conflict, StateDamaged
 from .exit import has_ended, release_resources, remove_if_wanted, settle_exit
 from .lock import try_container_lock
 from .record import container_directory
@@ -21,6 +22,9 @@ from .start import end_task
 if TYPE_CHECKING:
     from ..store import ContainerRow
     from .core import Engine
+
+
+log = logging.getLogger("pynetns")
 
 
 def restore(engine: Engine) -> None:
@@ -40,6 +44,14 @@ def restore(engine: Engine) -> None:
 
 
 def _restore_one(engine: Engine, row: ContainerRow) -> None:
+    """Repair one container; one whose files are damaged must not keep the others from use."""
+    try:
+        _repair(engine, row)
+    except StateDamaged as error:
+        log.error("container %s : %s", row.name, error)
+
+
+def _repair(engine: Engine, row: ContainerRow) -> None:
     with try_container_lock(engine.exec_root, row.id) as held:
         if not held:
             return  # somebody is at work on it

@@ -177,9 +177,15 @@ def write_bundle(directory: str, spec_json: str) -> None:
 
 
 def mark_shared(exec_root: str, key: str) -> None:
-    """Note that another container uses the network namespace of task `key`, and may outlive it."""
+    """Note that another container uses the network namespace of task `key`, and may outlive it.
+
+    Raises Conflict when the task has just ended.
+    """
     path = f"{task_directory(exec_root, key)}/shared"
-    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    except FileNotFoundError as error:
+        raise Conflict(f"cannot join network of a non running container: {key}") from error
 
 
 def is_shared(exec_root: str, key: str) -> bool:

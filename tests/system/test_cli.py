@@ -135,6 +135,22 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli, place, args, code, words)
         ok(cli("rm", container_id))
 
 
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--bridge", "much-too-long-a-name"], "--bridge"),
+        (["--bridge", "a/b"], "--bridge"),
+        (["--bip", "1.2.3.4"], "bip"),
+        (["--bip", "10.0.0.0/16"], "bip"),
+    ],
+)
+def test_bad_global_option(place, options, word):
+    line = [*command(place)[:3], *options, *command(place, "ps")[3:]]
+    result = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 125, result.stderr
+    assert word in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_signals_reach_the_program(place, cli):
     script = "trap 'echo got; exit 5' TERM; echo ready; while :; do sleep 0.05; done"
     process = subprocess.Popen(

@@ -206,6 +206,18 @@ def test_damaged_state_file_is_named_and_left_alone(place, name):
     place.engine().containers.get(container.id).start()
 
 
+def test_damaged_container_does_not_keep_others_from_use(place):
+    engine = place.engine()
+    bad = engine.containers.run("host", ["true"], detach=True, network_mode="none")
+    engine.shim.wait(bad.id)  # ended, and nobody has noticed: opening an engine would settle it
+    path = Path(engine.root, "containers", bad.id, "config.v2.json")
+    good = path.read_text()
+    path.write_text("{")
+    other = place.engine()
+    assert other.containers.run("host", ["echo", "fine"], remove=True) == b"fine\n"
+    path.write_text(good)
+
+
 def test_forked_child_has_its_own_connections(engine):
     container = engine.containers.run("host", SLEEP, detach=True)
     pid = os.fork()

@@ -95,6 +95,26 @@ def test_host_end_is_a_quiet_bridge_port_with_hairpin(engine):
     assert endpoint.host_ifname not in Path("/proc/net/if_inet6").read_text()
 
 
+def test_an_independent_netlink_library_sees_the_same(engine):
+    """Link, bridge and address read back by pyroute2, which shares no code with ours."""
+    from pyroute2 import IPRoute
+
+    container = engine.containers.run("host", SLEEP, detach=True)
+    endpoint = engine.store.endpoints_of(container.id)[0]
+    network = engine.store.network_by_name("bridge")
+    with IPRoute() as ipr:
+        bridge = ipr.link_lookup(ifname=engine.network.bridge_name)[0]
+        port = ipr.get_links(ipr.link_lookup(ifname=endpoint.host_ifname)[0])[0]
+        (address,) = ipr.get_addr(index=bridge, family=2)
+        assert port.get_attr("IFLA_MASTER") == bridge
+        assert port.get_attr("IFLA_OPERSTATE") == "UP"
+        assert port.get_attr("IFLA_LINKINFO").get_attr("IFLA_INFO_KIND") == "veth"
+        assert address.get_attr("IFA_ADDRESS") == network.gateway
+        assert f"/{address['prefixlen']}" == network.subnet[network.subnet.index("/") :]
+        alias = ipr.get_links(bridge)[0].get_attr("IFLA_IFALIAS")
+        assert alias == f"pynetns:{engine.store.engine_id}"
+
+
 def test_ipv6_is_off_inside(run):
     assert run(["cat", "/proc/net/if_inet6"]) == ""
 
