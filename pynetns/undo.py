@@ -34,5 +34,7 @@ class Undo:
             deed, args = self._steps.pop()
             try:
                 deed(*args)
-            except Exception:
-                log.exception("undo step %s failed", getattr(deed, "__name__", deed))
+            except Exception as error:
+                name = getattr(deed, "__qualname__", deed)
+                log.error("undo of %s failed : %s", name, error)
+                log.debug("undo of %s", name, exc_info=True)

@@ -61,20 +61,27 @@ class Place:
 
     def clean(self) -> None:
         """Remove every container and the engine's own kernel objects, then the directories."""
-        import pynetns
-
         try:
-            if os.path.exists(self.root):
-                with pynetns.Engine(self.root, self.exec_root) as engine:
-                    for container in engine.containers.list(all=True):
-                        with contextlib.suppress(pynetns.errors.NotFound):
-                            container.remove(force=True)
-                    end_shim(engine)
-                    engine.gc(all=True)
+            self.clean_engine()
         finally:
             for engine in self.engines:
                 engine.close()
             shutil.rmtree(self.top)
+
+    def clean_engine(self) -> None:
+        """Remove every container and the engine's own kernel objects, if there is an engine."""
+        import pynetns
+
+        if not os.path.exists(f"{self.root}/pynetns.db"):
+            return
+        for engine in self.engines:
+            engine.close()
+        with pynetns.Engine(self.root, self.exec_root) as engine:
+            for container in engine.containers.list(all=True):
+                with contextlib.suppress(pynetns.errors.NotFound):
+                    container.remove(force=True)
+            end_shim(engine)
+            engine.gc(all=True)
 
 
 def end_shim(engine) -> None:

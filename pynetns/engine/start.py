@@ -72,7 +72,8 @@ def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTA
 
 
 def run_start(engine: Engine, container: Starting, attach: Attach) -> None:
-    with ExitStack() as scope, Undo() as undo:
+    # descriptors first, so that an undo has some to work with even where they had run out
+    with Undo() as undo, ExitStack() as scope:
         namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
         sandbox = initialize_networking(engine, container, namespace, scope, undo)

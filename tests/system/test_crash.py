@@ -93,7 +93,15 @@ def test_two_engines_see_the_same(place):
     assert container.status == "exited"
 
 
-KILLED_AT = ["prepare_bundle_dir", "open_mounts", "create_spec", "record_started", "render_plan"]
+KILLED_AT = [
+    "network.join_sandbox",
+    "network.join",
+    "prepare_bundle_dir",
+    "open_mounts",
+    "create_spec",
+    "record_started",
+    "render_plan",
+]
 
 
 @pytest.mark.parametrize("where", KILLED_AT)
@@ -104,7 +112,10 @@ def test_start_killed_half_way_leaves_nothing(place, where):
     c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
-    start.{where} = die
+    if {where!r}.startswith("network."):
+        setattr(engine.network, {where!r}.removeprefix("network."), die)
+    else:
+        setattr(start, {where!r}, die)
     c.start()
     """
     in_another_process(place, body, kill=True)
