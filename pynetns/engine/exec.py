@@ -19,7 +19,7 @@ from ..kernel import frame
 from ..runtime.capabilities import machine_capabilities
 from ..runtime.plan import Handles, render_exec_plan
 from ..runtime.seccomp import load_filter
-from ..runtime.task import Attach, Task, read_exit, task_directory
+from ..runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ..runtime.user import get_user
 from ..trace import step
 from .exit import refresh
@@ -51,12 +51,17 @@ class Exec:
         self._container_id = container_id
         self.id = exec_id
         self.pid = pid
-        self._directory = f"{task_directory(engine.exec_root, container_id)}/{exec_id}"
+        self._key = f"{container_id}/{exec_id}"
+        self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for its end; the exit code (137 when the container went down with it)."""
-        ended = self._engine.shim.wait(self.id, timeout) or read_exit(self._directory)
-        return ended.code if ended is not None else 137
+        if self._code is None:
+            directory = task_directory(self._engine.exec_root, self._key)
+            ended = self._engine.shim.wait(self.id, timeout) or read_exit(directory)
+            self._code = ended.code if ended is not None else 137
+            delete_bundle(self._engine.exec_root, self._key)
+        return self._code
 
     def signal(self, signal: int) -> bool:
         """Send it a signal; False when it has ended."""
@@ -84,9 +89,9 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
         spec = read_spec(engine, container_id)
         process = exec_process(engine, spec, row.state.pid, config)
         exec_id = secrets.token_hex(32)
-        task = exec_task(engine, container_id, exec_id, spec, process, row.state.pid, config, scope)
-        task.attach = attach
-        task.create()
+        task = exec_task(
+            engine, container_id, exec_id, spec, process, row.state.pid, config, attach, scope
+        )
         pid = task.start()
         engine.store.add_event(
             "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
@@ -141,9 +146,10 @@ def exec_task(
     process: dict[str, Any],
     pid: int,
     config: ExecConfig,
+    attach: Attach,
     scope: ExitStack,
 ) -> Task:
-    """The task, its descriptors in `scope`."""
+    """The task, created; its descriptors in `scope`."""
     try:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError as error:
@@ -164,7 +170,9 @@ def exec_task(
     flags = frame.SPAWN_TTY if config.tty else frame.SPAWN_DIRECT
     if config.stdin:
         flags |= frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE
-    return Task(shim=engine.shim, key=exec_id, directory=directory, plan=plan, flags=flags)
+    task = Task(shim=engine.shim, key=exec_id, directory=directory, flags=flags, attach=attach)
+    task.create(plan)
+    return task
 
 
 __all__ = ["Exec", "ExecConfig", "container_exec"]

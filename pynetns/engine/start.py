@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError, StartFailed
 from ..kernel import frame
 from ..kernel.namespace import PendingNamespace
-from ..kernel.plan import Plan
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
@@ -215,7 +214,6 @@ def create_task(
             shim=engine.shim,
             key=container.id,
             directory=directory,
-            plan=Plan(0),
             flags=stdio_flags(container.record),
             log_fd=log,
             hold_fds=sandbox.held_fds,
@@ -224,8 +222,7 @@ def create_task(
         )
         undo.push(task.abandon)
         handles = replace(handles, go=go_reader)
-        task.plan = render_plan(spec.oci, handles, spec.seccomp, attach.winsize)
-        task.create()
+        task.create(render_plan(spec.oci, handles, spec.seccomp, attach.winsize))
         write_bundle(directory, spec.json())
         return task
 

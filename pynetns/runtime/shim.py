@@ -167,30 +167,10 @@ class ShimClient:
     # ---- requests ----
 
     def request(
-        self,
-        kind: int,
-        *,
-        key: str = "",
-        flags: int = 0,
-        arg: int = 0,
-        hold: int = 0,
-        payload: bytes = b"",
-        fds: Sequence[int] = (),
-        start: bool = False,
+        self, kind: int, *, key: str = "", flags: int = 0, arg: int = 0, fds: Sequence[int] = ()
     ) -> Frame:
         """One request and its answer. KernelError as the shim reports it (ESRCH: no such task)."""
-        return self._answer(
-            self._send(
-                kind,
-                key=key,
-                flags=flags,
-                arg=arg,
-                hold=hold,
-                payload=payload,
-                fds=fds,
-                start=start,
-            )
-        )
+        return self._answer(self._send(kind, key=key, flags=flags, arg=arg, fds=fds))
 
     def _send(
         self,

@@ -50,30 +50,31 @@ class Task:
     shim: ShimClient
     key: str
     directory: str
-    plan: Plan
     flags: int = 0
     log_fd: int = -1
     hold_fds: Sequence[int] = ()
     attach: Attach = field(default_factory=Attach)
     go_fd: int = -1
     pid: int = 0
+    plan: Plan | None = None
     _pending: int = -1
 
-    def create(self) -> None:
-        """Have the shim make the process. It prepares itself while the caller goes on."""
+    def create(self, plan: Plan) -> None:
+        """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
+        self.plan = plan
         record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags, fds = self._descriptors(record)
             self._pending = self.shim.begin_spawn(
                 self.key,
-                self.plan.encode(),
-                self.plan.fds,
+                plan.encode(),
+                plan.fds,
                 flags=flags,
                 first_fds=fds,
                 hold_fds=self.hold_fds,
             )
         except KernelError as error:
-            raise start_error(error, self.plan) from error
+            raise start_error(error) from error
         finally:
             os.close(record)
 
@@ -85,7 +86,7 @@ class Task:
             try:
                 answer = self.shim.finish_spawn(pending)
             except KernelError as error:
-                raise start_error(error, self.plan) from error
+                raise start_error(error) from error
             if answer.payload:
                 self._add_spans(answer)
             self.pid = answer.value
@@ -127,12 +128,13 @@ class Task:
         return flags, fds
 
     def _add_spans(self, answer: frame.Frame) -> None:
+        assert self.plan is not None
         cloned, ends = frame.parse_trace(answer.payload)
         add_spans([Span("shim_spawn", answer.received, cloned, "shim")])
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def start_error(error: KernelError, plan: Plan) -> StartFailed:
+def start_error(error: KernelError) -> StartFailed:
     """What a failed start is to the user: message and exit code."""
     code, what = 128, f"{error.step} {error.detail}".strip()
     why = os.strerror(error.errno)

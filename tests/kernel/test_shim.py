@@ -24,8 +24,8 @@ pytestmark = pytest.mark.root
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 
-def run(task: Task) -> int:
-    task.create()
+def run(task: Task, plan: Plan) -> int:
+    task.create(plan)
     return task.start()
 
 
@@ -52,9 +52,9 @@ class Bench:
         log = os.open(directory / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         self.keys.append(key)
         flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)
-        task = Task(self.shim, key, str(directory), plan, flags=flags, log_fd=log, **options)
+        task = Task(self.shim, key, str(directory), flags=flags, log_fd=log, **options)
         try:
-            run(task)
+            run(task, plan)
         finally:
             os.close(log)
         return task
@@ -160,8 +160,8 @@ def waiting_plan(bench: Bench, reader: int) -> Plan:
 def test_a_created_task_waits_for_its_start(bench):
     (bench.root / "w").mkdir()
     reader, writer = os.pipe()
-    task = Task(bench.shim, "w", str(bench.root / "w"), waiting_plan(bench, reader), go_fd=writer)
-    task.create()
+    task = Task(bench.shim, "w", str(bench.root / "w"), go_fd=writer)
+    task.create(waiting_plan(bench, reader))
     with pytest.raises(TimeoutError):  # it does nothing by itself
         bench.shim.wait("w", 0.1)
     task.start()
@@ -173,8 +173,8 @@ def test_a_created_task_waits_for_its_start(bench):
 def test_a_created_task_that_is_never_started_ends(bench, how):
     (bench.root / "w").mkdir()
     reader, writer = os.pipe()
-    task = Task(bench.shim, "w", str(bench.root / "w"), waiting_plan(bench, reader), go_fd=writer)
-    task.create()
+    task = Task(bench.shim, "w", str(bench.root / "w"), go_fd=writer)
+    task.create(waiting_plan(bench, reader))
     os.close(reader)
     if how == "abandoned":
         task.abandon()
@@ -193,7 +193,7 @@ def test_failed_start_leaves_no_task(bench):
     plan.exec(["no-such-program"], ENV)
     (bench.root / "x").mkdir()
     with pytest.raises(StartFailed) as caught:
-        run(Task(bench.shim, "x", str(bench.root / "x"), plan))
+        run(Task(bench.shim, "x", str(bench.root / "x")), plan)
     assert caught.value.exit_code == 127
     assert bench.shim.tasks() == {}
     assert not (bench.root / "x" / "exit").exists()
@@ -322,7 +322,7 @@ def test_large_plan_goes_through_a_memory_file(bench):
     plan.stdio()
     plan.exec(["sh", "-c", 'test "${#1}" = 100000', "sh", "x" * 100000], {**ENV, "Y": "y" * 100000})
     bench.keys.append("big")
-    run(Task(bench.shim, "big", str(directory), plan))
+    run(Task(bench.shim, "big", str(directory)), plan)
     assert bench.wait("big") == 0
 
 

@@ -83,6 +83,13 @@ def test_exec_detached(container):
     assert container.exec_run(["sh", "-c", script])[1] == b"done\n"
 
 
+def test_exec_leaves_nothing_behind_when_it_was_waited_for(engine, container):
+    process = container.exec_start(["sh", "-c", "exit 3"])
+    assert process.wait() == process.wait() == 3
+    bundle = os.listdir(f"{engine.exec_root}/tasks/{container.id}")
+    assert bundle == ["config.json"]
+
+
 def test_exec_with_stdin(container):
     reader, writer = os.pipe()
     out_reader, out_writer = os.pipe()
