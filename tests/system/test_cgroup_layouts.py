@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from ..devices import forbidden_device
+
 pytestmark = pytest.mark.root
 
 LAYOUTS = {
@@ -62,9 +64,10 @@ def clean(run, layout: str) -> None:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_container_runs_confined(in_layout, layout):
     """Device rules hold in each layout: by BPF with v2, by the devices hierarchy with v1 alone."""
-    disk = os.stat("/").st_dev
-    node = f"mknod /tmp/disk b {os.major(disk)} {os.minor(disk)}"
-    script = f"{node} && head -c 1 /tmp/disk 2>&1; cat /dev/null && echo null; ls /sys/fs/cgroup"
+    kind, major, minor = forbidden_device()
+    node = f"mknod /tmp/device {kind} {major} {minor}"
+    read = "(head -c 0 < /tmp/device) 2>&1; cat /dev/null && echo null"
+    script = f"{node} && {read}; ls /sys/fs/cgroup"
     result = in_layout(layout, "run", "--rm", "host", "sh", "-c", script)
     assert result.returncode == 0, result.stderr
     assert "Operation not permitted" in result.stdout

@@ -10,6 +10,8 @@ import pytest
 
 from pynetns import errors
 
+from ..devices import forbidden_device
+
 pytestmark = pytest.mark.root
 
 # Docker's default set as a mask: what /proc/self/status must say. capabilities(7).
@@ -76,15 +78,24 @@ def test_device_nodes(run):
 
 
 def test_device_rules_hold_even_for_a_node_made_inside(run):
-    """mknod is allowed (CAP_MKNOD), the disk behind it is not."""
-    disk = os.stat("/").st_dev
+    """mknod is allowed (CAP_MKNOD); what the node stands for is not, though this machine may."""
+    kind, major, minor = forbidden_device()
     script = (
-        f"mknod /tmp/disk b {os.major(disk)} {os.minor(disk)} && "
-        "(head -c 1 /tmp/disk 2>&1; head -c 0 /dev/null && echo null works)"
+        f"mknod /tmp/device {kind} {major} {minor} && "
+        "(head -c 0 < /tmp/device) 2>&1; head -c 0 /dev/null && echo null works"
     )
     out = run(["sh", "-c", script])
     assert "Operation not permitted" in out
     assert "null works" in out
+
+
+def test_device_option_lifts_the_rule_for_that_device(run):
+    kind, major, minor = forbidden_device()
+    nodes = [p for p in Path("/dev").iterdir() if p.lstat().st_rdev == os.makedev(major, minor)]
+    node = nodes[0]
+    script = "(head -c 0 < /dev/given) && echo opened; stat -c %t:%T /dev/given"
+    out = run(["sh", "-c", script], devices=[f"{node}:/dev/given:r"])
+    assert out == f"opened\n{major:x}:{minor:x}\n"
 
 
 def test_capabilities_seccomp_and_privileges(run):
