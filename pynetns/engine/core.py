@@ -16,7 +16,6 @@ from typing import Any
 
 from ..errors import InvalidParameter, StateDamaged, System, Unavailable
 from ..kernel import Kernel
-from ..kernel.mount import MS_PRIVATE
 from ..network.controller import NetworkController
 from ..runtime.cgroups import CgroupManager
 from ..runtime.shim import ShimClient
@@ -252,4 +251,4 @@ def boot_id() -> str:
 
 
 BOOT_ID = boot_id()
-__all__ = ["BOOT_ID", "MS_PRIVATE", "Engine", "default_bridge"]
+__all__ = ["BOOT_ID", "Engine", "default_bridge"]

@@ -21,10 +21,9 @@ if TYPE_CHECKING:
 class Output:
     """Collected output. `attach` is what to hand over; `read_all` returns at the streams' end."""
 
-    def __init__(self, attach: Attach, readers: dict[int, str], merge: bool) -> None:
+    def __init__(self, attach: Attach, readers: dict[int, str]) -> None:
         self.attach = attach
         self._readers = readers
-        self._merge = merge
         self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
 
     def read_all(self) -> None:
@@ -76,7 +75,7 @@ def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Outp
     elif stderr:
         reader, err = os.pipe2(os.O_CLOEXEC)
         readers[reader] = "stderr"
-    output = Output(Attach(stdout_fd=out, stderr_fd=err), readers, merge)
+    output = Output(Attach(stdout_fd=out, stderr_fd=err), readers)
     try:
         yield output
     finally:

@@ -29,7 +29,6 @@ class ContainerRecord:
     lowers: tuple[str, ...]
     config: Config
     host_config: HostConfig
-    warnings: tuple[str, ...] = ()
 
     @property
     def hostname(self) -> str:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError, StartFailed
 from ..kernel import frame
+from ..kernel.mount import MS_PRIVATE
 from ..kernel.namespace import PendingNamespace
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
-from ..runtime.plan import Handles, open_mounts, render_plan
+from ..runtime.plan import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ..runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ..trace import step
 from ..undo import Undo
@@ -246,7 +247,12 @@ def open_handles(
     binds = open_mounts(engine.kernel, spec.oci, fds)
     cgroup_mounts = []
     for name, path in cgroup.mounts:
-        fd = engine.kernel.tree_clone(path, recursive=False, attr_set=0xF, propagation=MS_PRIVATE)
+        fd = engine.kernel.tree_clone(
+            path,
+            recursive=False,
+            attr_set=cgroup_mount_attributes(spec.oci),
+            propagation=MS_PRIVATE,
+        )
         fds.push(os.close, fd)
         cgroup_mounts.append((name, fd))
     return Handles(
@@ -257,9 +263,6 @@ def open_handles(
         cgroup_joins=cgroup.join_fds,
         cgroup_mounts=cgroup_mounts,
     )
-
-
-MS_PRIVATE = 1 << 18
 
 
 def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[str, int]:

@@ -22,9 +22,6 @@ from ..undo import Undo
 from .capabilities import to_mask
 from .mount_options import (
     MS_BIND,
-    MS_NODEV,
-    MS_NOEXEC,
-    MS_NOSUID,
     MS_PRIVATE,
     MS_RDONLY,
     MS_REMOUNT,
@@ -119,6 +116,14 @@ def open_mounts(kernel: Kernel, spec: dict[str, Any], undo: Undo) -> dict[int, O
     return opened
 
 
+def cgroup_mount_attributes(spec: dict[str, Any]) -> int:
+    """MOUNT_ATTR_* bits that `spec` asks for its cgroup mount."""
+    for mount in spec["mounts"]:
+        if mount["type"] == "cgroup":
+            return _options(tuple(mount["options"])).attr
+    return 0
+
+
 def new_namespaces(spec: dict[str, Any]) -> int:
     """CLONE_NEW* bits of the namespaces that `spec` wants new, without cgroup (unshared late)."""
     flags = 0
@@ -193,7 +198,7 @@ def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
             plan.attach(bind.fd, destination, is_dir=bind.is_dir, mode=mode)
             continue
         if kind == "cgroup":
-            _render_cgroup_mount(plan, destination, handles)
+            _render_cgroup_mount(plan, mount, handles)
             continue
         options = _options(tuple(mount["options"]))
         plan.mount(kind, mount["source"], destination, options.flags, options.data, mode)
@@ -201,16 +206,17 @@ def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
             _render_devices(plan, spec["linux"].get("devices") or ())
 
 
-def _render_cgroup_mount(plan: Plan, destination: str, handles: Handles) -> None:
-    mounts = handles.cgroup_mounts
+def _render_cgroup_mount(plan: Plan, mount: dict[str, Any], handles: Handles) -> None:
+    mounts, destination = handles.cgroup_mounts, mount["destination"]
+    flags = _options(tuple(mount["options"])).flags
     if len(mounts) == 1 and mounts[0][0] in ("", "unified"):
         plan.attach(mounts[0][1], destination, mode=_EXACT)
     elif mounts:
-        flags = MS_NOSUID | MS_NODEV | MS_NOEXEC
-        plan.mount("tmpfs", "tmpfs", destination, flags, "mode=755,size=64k", _EXACT)
+        writable = flags & ~MS_RDONLY  # until the mount points are made
+        plan.mount("tmpfs", "tmpfs", destination, writable, "mode=755,size=64k", _EXACT)
         for name, fd in mounts:
             plan.attach(fd, f"{destination}/{name}", mode=_EXACT)
-        plan.mount("", "", destination, MS_REMOUNT | MS_BIND | MS_RDONLY | flags, "", NO_SYMLINK)
+        plan.mount("", "", destination, MS_REMOUNT | MS_BIND | flags, "", NO_SYMLINK)
 
 
 def _render_devices(plan: Plan, devices: Sequence[dict[str, Any]]) -> None:

@@ -234,6 +234,24 @@ def test_client_that_goes_away_is_forgotten(bench):
     assert bench.log("a")[-1]["log"] == "end\n"
 
 
+def test_a_client_that_attaches_later(bench):
+    """To a running task: it gets what comes from then on, and may type."""
+    script = "read line; echo got $line; cat"
+    bench.task("a", script, flags=frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE)
+    reader, writer = os.pipe()
+    out_reader, out_writer = os.pipe()
+    flags = frame.SPAWN_ATTACH_IN | frame.SPAWN_ATTACH_OUT
+    assert bench.shim.attach("a", flags, [reader, out_writer])
+    os.close(reader)
+    os.close(out_writer)
+    os.write(writer, b"one\ntwo\n")
+    os.close(writer)
+    with open(out_reader, "rb") as out:
+        assert out.read() == b"got one\ntwo\n"
+    assert bench.wait("a") == 0
+    assert not bench.shim.attach("gone", 0, [])
+
+
 def test_stdin_from_a_client(bench):
     reader, writer = os.pipe()
     out_reader, out_writer = os.pipe()

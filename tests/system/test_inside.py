@@ -155,6 +155,16 @@ def test_privileged_has_all_that_the_machine_has(run):
     assert status.split("Seccomp:\t")[1].split()[0] == "0"
 
 
+@pytest.mark.parametrize("limits", [{}, {"mem_limit": "64m"}])
+@pytest.mark.parametrize(("privileged", "expected"), [(False, "read-only\n"), (True, "made\n")])
+def test_cgroups_are_writable_for_the_privileged_only(run, limits, privileged, expected):
+    script = (
+        "cd /sys/fs/cgroup; test -d unified && cd unified; "
+        "mkdir made 2>/dev/null && rmdir made && echo made || echo read-only"
+    )
+    assert run(["sh", "-c", script], privileged=privileged, **limits) == expected
+
+
 def test_readonly_root(run):
     out = run(["sh", "-c", "touch /x 2>&1; touch /dev/shm/y && echo shm writable"], read_only=True)
     assert "Read-only file system" in out
