@@ -8,7 +8,7 @@ import re
 from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-CHILD_UNITS = "child child_tty child_mount child_cred"
+CHILD_UNITS = "child child_path child_tty child_mount child_cred"
 UNITS = f"error cleanup namespace netlink link mount bpf plan spawn {CHILD_UNITS} frame".split()
 SHIM_UNITS = (
     "shim shim_setup shim_spawn shim_task shim_stream shim_log frame spawn plan "

@@ -8,16 +8,16 @@
 #include "syscalls.h"
 
 #include <errno.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
-
-#define PROC_SUPER_MAGIC 0x9fa0
 
 int pn_child_fail(struct pn_child *child, int errnum, const char *detail)
 {
@@ -67,6 +67,66 @@ __attribute__((noreturn)) static void die(struct pn_child *child, const struct p
 	_exit(127);
 }
 
+/* ---- descriptors ---- */
+
+static int close_between(unsigned int first, unsigned int last)
+{
+	return (int)syscall(SYS_close_range, first, last, 0U);
+}
+
+/* Closes all but `keep` (sorted); what it names twice, or is -1, does no harm. */
+static int close_all_but(const int *keep, uint32_t nkeep)
+{
+	unsigned int first = 0;
+
+	for (uint32_t i = 0; i < nkeep; i++) {
+		if (keep[i] < (int)first)
+			continue;
+		if (keep[i] > (int)first && close_between(first, (unsigned int)keep[i] - 1) < 0)
+			return -1;
+		first = (unsigned int)keep[i] + 1;
+	}
+	return close_between(first, ~0U);
+}
+
+/* The first act: really close what is not the plan's. While execve, or anything else, resolves a path of the image,
+ * /proc/self/fd must not lead anywhere. Where the table is still the spawner's, only its low end is copied. */
+static int close_foreign(struct pn_child *child)
+{
+	if (child->shared_word) {
+		unsigned int above = (unsigned int)child->keep[child->nkeep - 1] + 1;
+
+		if (syscall(SYS_close_range, above, ~0U, CLOSE_RANGE_UNSHARE) < 0)
+			return pn_child_fail(child, errno, "unshare descriptors");
+		__atomic_store_n(child->shared_word, 1, __ATOMIC_RELEASE);
+		syscall(SYS_futex, child->shared_word, FUTEX_WAKE, 1, NULL, NULL, 0);
+	}
+	if (close_all_but(child->keep, child->nkeep) < 0)
+		return pn_child_fail(child, errno, "close descriptors");
+	return 0;
+}
+
+/* From here on only stdio, the report and the pipe of WAIT are open. */
+static int seal(struct pn_child *child)
+{
+	const struct pn_plan *plan = child->plan;
+	int keep[8] = { 0, 1, 2 };
+	uint32_t nkeep = 3;
+
+	if (child->sealed)
+		return 0;
+	nkeep = pn_keep(keep, nkeep, child->report);
+	if (plan->go_fd >= 0)
+		nkeep = pn_keep(keep, nkeep, plan->go_fd);
+	for (int i = 0; i < 3 && plan->late_stdio; i++)
+		nkeep = pn_keep(keep, nkeep, plan->fds[i]);
+	child->root_fd = child->mask_fd = child->null_fd = -1;
+	if (close_all_but(keep, nkeep) < 0)
+		return pn_child_fail(child, errno, "close descriptors");
+	child->sealed = true;
+	return 0;
+}
+
 /* ---- process operations ---- */
 
 static int op_nothing(struct pn_child *child, const struct pn_op *op)
@@ -83,7 +143,7 @@ static int op_pdeathsig(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
-/* arg: uid, gid that must own the pipes, so that a program of that user can reopen /dev/stdout. */
+/* args: uid, gid that must own the pipes, so that a program of that user can reopen /dev/stdout. */
 static int give_stdio_away(const struct pn_op *op)
 {
 	struct stat st;
@@ -94,6 +154,22 @@ static int give_stdio_away(const struct pn_op *op)
 	return 0;
 }
 
+/* The spawner's null device is an inode of the host: a program could change its owner. It gets the container's. */
+static int replace_null(struct pn_child *child, int fd)
+{
+	struct stat st;
+	int null;
+
+	if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+		return 0;
+	null = pn_path_open_null(child, O_RDWR);
+	if (null < 0 || dup2(null, fd) < 0)
+		return pn_child_fail(child, null < 0 ? -null : errno, "/dev/null");
+	close(null);
+	return 0;
+}
+
+/* args: uid, gid of the program; 1 to take the null device from the root as it is now */
 static int op_stdio(struct pn_child *child, const struct pn_op *op)
 {
 	int fds[3];
@@ -112,19 +188,27 @@ static int op_stdio(struct pn_child *child, const struct pn_op *op)
 		if (ret < 0)
 			return pn_child_fail(child, errno, "stdio");
 	}
+	for (int i = 0; i < 3; i++)
+		if (fds[i] > 2)
+			close(fds[i]);
+	for (int i = 0; i < 3 && op->arg[2]; i++)
+		if (replace_null(child, i) < 0)
+			return -1;
 	return give_stdio_away(op);
 }
 
 static int op_setsid(struct pn_child *child, const struct pn_op *op)
 {
-	(void)op;
 	if (setsid() < 0)
 		return pn_child_fail(child, errno, NULL);
+	if (op->arg[0] && ioctl(0, TIOCSCTTY, 0) < 0)
+		return pn_child_fail(child, errno, "controlling terminal");
 	return 0;
 }
 
 static int op_setns(struct pn_child *child, const struct pn_op *op)
 {
+	pn_path_forget_root(child);
 	if (setns(child->plan->fds[op->arg[0]], (int)op->arg[1]) < 0)
 		return pn_child_fail(child, errno, NULL);
 	return 0;
@@ -143,15 +227,18 @@ static int continue_in_child(void *data)
 	pn_child_run(data);
 }
 
+/* clone3 only where it is needed: filters answer it with ENOSYS. */
 static long fork_copying(uint64_t flags, int cgroup, int *ret_pidfd)
 {
 	struct pn_clone_args args = {
-		.flags = flags | (cgroup >= 0 ? CLONE_INTO_CGROUP : 0),
+		.flags = flags | CLONE_INTO_CGROUP,
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
-		.cgroup = cgroup >= 0 ? (uint64_t)cgroup : 0,
+		.cgroup = (uint64_t)cgroup,
 	};
 
-	return sys_clone3(&args);
+	if (cgroup >= 0)
+		return sys_clone3(&args);
+	return syscall(SYS_clone, flags, NULL, ret_pidfd, NULL, NULL);
 }
 
 /* setns of a pid namespace takes effect in children only. The spawner becomes the parent (CLONE_PARENT). */
@@ -205,40 +292,38 @@ static int op_domainname(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
-/* A hostile image may have put a file of its own where /proc should be: write only to a real procfs. */
-static int write_proc(struct pn_child *child, const char *path, const char *value)
+/* A hostile image may have put something else where /proc should be: only a real procfs is written to. */
+static int write_proc(struct pn_child *child, int proc, const char *path, const char *value, const char *what)
 {
-	struct statfs fs;
 	size_t size = strlen(value);
-	int fd = sys_openat2(AT_FDCWD, path, O_WRONLY | O_CLOEXEC, RESOLVE_NO_SYMLINKS);
+	int fd = pn_path_open_proc(child, proc, path);
 
-	if (fd < 0 || fstatfs(fd, &fs) < 0)
-		return pn_child_fail(child, errno, path);
-	if (fs.f_type != PROC_SUPER_MAGIC)
-		return pn_child_fail(child, EXDEV, path);
-	if (write(fd, value, size) != (ssize_t)size)
-		return pn_child_fail(child, errno, path);
+	if (fd < 0)
+		return pn_child_fail(child, -fd, what);
+	if (write(fd, value, size) != (ssize_t)size) {
+		pn_child_fail(child, errno, what);
+		close(fd);
+		return -1;
+	}
 	close(fd);
 	return 0;
 }
 
 static int op_sysctl(struct pn_child *child, const struct pn_op *op)
 {
+	static const char top[] = "/proc/";
 	const char *path = pn_op_payload(op);
 
-	return write_proc(child, path, pn_next_string(path));
+	if (memcmp(path, top, sizeof(top) - 1) != 0)
+		return pn_child_fail(child, EINVAL, path);
+	return write_proc(child, -1, path + sizeof(top) - 1, pn_next_string(path), path);
 }
 
 static int op_oom_score(struct pn_child *child, const struct pn_op *op)
 {
-	/* /proc/self is a symlink: pid 1 of its own namespace is this process wherever the plan uses it */
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-	size_t size = strlen(pn_op_payload(op));
+	int proc = op->arg[0] >= 0 ? child->plan->fds[op->arg[0]] : -1;
 
-	if (fd < 0 || write(fd, pn_op_payload(op), size) != (ssize_t)size)
-		return pn_child_fail(child, errno, pn_op_payload(op));
-	close(fd);
-	return 0;
+	return write_proc(child, proc, "self/oom_score_adj", pn_op_payload(op), pn_op_payload(op));
 }
 
 static int op_umask(struct pn_child *child, const struct pn_op *op)
@@ -250,6 +335,7 @@ static int op_umask(struct pn_child *child, const struct pn_op *op)
 
 static int op_chroot(struct pn_child *child, const struct pn_op *op)
 {
+	pn_path_forget_root(child);
 	if (chroot(pn_op_payload(op)) < 0 || chdir("/") < 0)
 		return pn_child_fail(child, errno, pn_op_payload(op));
 	return 0;
@@ -259,9 +345,18 @@ static int op_chroot(struct pn_child *child, const struct pn_op *op)
 static int op_cwd(struct pn_child *child, const struct pn_op *op)
 {
 	char path[4096];
+	int fd, ret;
 
-	if (chdir(pn_op_payload(op)) < 0)
-		return pn_child_fail(child, errno, pn_op_payload(op));
+	if (seal(child) < 0)
+		return -1;
+	fd = pn_path_open(child, pn_op_payload(op), O_PATH | O_DIRECTORY, PN_RESOLVE_INSIDE);
+	if (fd < 0)
+		return pn_child_fail(child, -fd, pn_op_payload(op));
+	pn_path_forget_root(child);
+	ret = fchdir(fd) < 0 ? pn_child_fail(child, errno, pn_op_payload(op)) : 0;
+	close(fd);
+	if (ret < 0)
+		return ret;
 	if (syscall(SYS_getcwd, path, sizeof(path)) < 0 || path[0] != '/')
 		return pn_child_fail(child, EXDEV, pn_op_payload(op));
 	return 0;
@@ -278,6 +373,7 @@ static int op_wait(struct pn_child *child, const struct pn_op *op)
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return pn_child_fail(child, errno, "start");
+	close(child->plan->fds[op->arg[0]]);
 	return n == 1 ? 0 : pn_child_fail(child, ECANCELED, "start");
 }
 
@@ -291,21 +387,35 @@ static void report_trace(struct pn_child *child)
 		return;
 	memcpy(&report.trace, child->trace, sizeof(report.trace));
 	pn_send_report(child->report, &report, sizeof(report), -1);
+	child->trace = NULL; /* once */
+}
+
+/* What has to be done before execve, while any call may still be made. arg: 1, the trace ends here as well. */
+static int op_ready(struct pn_child *child, const struct pn_op *op)
+{
+	sigset_t none;
+
+	if (seal(child) < 0)
+		return -1;
+	if (op->arg[0])
+		report_trace(child);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	child->ready = true;
+	return 0;
 }
 
 /* Tries the candidates in PATH order, as execvp: a missing one is passed over, a forbidden one remembered. */
 static int op_exec(struct pn_child *child, const struct pn_op *op)
 {
+	static const struct pn_op last = { .code = PN_OP_READY };
 	const struct pn_plan *plan = child->plan;
-	sigset_t none;
 	int errnum = ENOENT;
 
 	(void)op;
+	if (!child->ready && op_ready(child, &last) < 0)
+		return -1;
 	report_trace(child);
-	if (syscall(SYS_close_range, 3U, ~0U, CLOSE_RANGE_CLOEXEC) < 0)
-		return pn_child_fail(child, errno, "close_range");
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
 	for (uint32_t i = 0; i < plan->ncandidates; i++) {
 		execve(plan->candidates[i], plan->argv, plan->envp);
 		if (errno == EACCES || (errno != ENOENT && errno != ENOTDIR))
@@ -353,8 +463,10 @@ static const pn_child_op operations[] = {
 	[PN_OP_GROUPS] = pn_op_groups,
 	[PN_OP_USER] = pn_op_user,
 	[PN_OP_CAPSET] = pn_op_capset,
+	[PN_OP_KEYRING] = pn_op_keyring,
 	[PN_OP_CWD] = op_cwd,
 	[PN_OP_WAIT] = op_wait,
+	[PN_OP_READY] = op_ready,
 	[PN_OP_EXEC] = op_exec,
 };
 
@@ -380,6 +492,8 @@ static void mark_time(struct pn_child *child)
 void pn_child_run(struct pn_child *child)
 {
 	if (child->offset == 0) {
+		if (close_foreign(child) < 0)
+			die(child, pn_op_at(child->plan, 0));
 		reset_signals();
 		umask(0); /* device nodes and mount points get exactly the modes of the plan */
 	}

@@ -1,4 +1,4 @@
-/* What child.c and child_mount.c share, and what the child tells its spawner. Private. */
+/* What the child's units share, and what the child tells its spawner. Private. */
 #ifndef PN_CHILD_H
 #define PN_CHILD_H
 
@@ -25,11 +25,20 @@ struct pn_child {
 	const struct pn_plan *plan;
 	int report;     /* socket to the spawner */
 	bool shares_vm; /* cloned with CLONE_VM: memory is the spawner's */
+	/* cloned with CLONE_FILES: the spawner's descriptors are not copied, only those kept are. Set to 1 (and a futex
+	 * waiter woken) once the child has a table of its own; NULL: it was cloned with one. */
+	uint32_t *shared_word;
 	uint32_t offset;
 	int32_t index;
-	int mask_fd;            /* the first attached empty tmpfs, cloned for the next ones */
+	bool sealed;            /* nothing but stdio, report and go is open */
+	bool ready;             /* signal mask and trace are done */
+	int root_fd;            /* O_PATH of "/", opened when first needed; -1 */
+	int mask_fd;            /* detached, empty, read-only tmpfs: a masked directory gets a copy of it */
+	int null_fd;            /* the null device, verified: a masked file gets a copy of it */
 	struct pn_trace *trace; /* NULL: not asked for */
 	struct pn_error error;
+	uint32_t nkeep;
+	int keep[PN_PLAN_FDS + 8]; /* sorted: stdio, the plan's table, the report */
 };
 
 typedef int (*pn_child_op)(struct pn_child *child, const struct pn_op *op);
@@ -43,10 +52,31 @@ int pn_child_fail(struct pn_child *child, int errnum, const char *detail);
 /* Sends a report, with a descriptor or -1. */
 void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd);
 
+/* child_path.c: the only look-ups of paths that an image or a user can influence. -errno on failure. */
+#define PN_RESOLVE_INSIDE (RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+#define PN_RESOLVE_EXACT (PN_RESOLVE_INSIDE | RESOLVE_NO_SYMLINKS)
+/* openat2 below the root: INSIDE follows links there, EXACT none at all. */
+int pn_path_open(struct pn_child *child, const char *path, uint64_t flags, uint64_t resolve);
+/* O_PATH; what is missing is made: directories with mode, and at the end a directory or a file (kind S_IFREG). */
+int pn_path_make(struct pn_child *child, const char *path, int kind, mode_t mode, bool exact);
+/* A mount point that may lie behind links: made as above; -EXDEV when it turns out to be the root, or in /proc, /sys or
+ * /dev, where nothing belongs that did not ask for it by that name. */
+int pn_path_destination(struct pn_child *child, const char *path, int kind);
+/* The directory of the last component, missing ones made; *ret_name is that component in path. */
+int pn_path_parent(struct pn_child *child, const char *path, mode_t mode, const char **ret_name);
+/* A file below /proc for writing, and nothing that anybody mounted or linked there; proc: a procfs, or -1. */
+int pn_path_open_proc(struct pn_child *child, int proc, const char *path);
+/* The container's null device, opened with flags (O_PATH too); one of our own where /dev/null is something else. */
+int pn_path_open_null(struct pn_child *child, uint64_t flags);
+/* The root is another from here on, or the table is closed. */
+void pn_path_forget_root(struct pn_child *child);
+
 /* child_tty.c */
 int pn_op_tty(struct pn_child *child, const struct pn_op *op);
 
 /* child_mount.c */
+/* A detached tmpfs with MOUNT_ATTR_* attributes, or -errno. */
+int pn_mount_tmpfs(uint64_t attributes);
 int pn_op_root(struct pn_child *child, const struct pn_op *op);
 int pn_op_private(struct pn_child *child, const struct pn_op *op);
 int pn_op_mount(struct pn_child *child, const struct pn_op *op);
@@ -59,6 +89,7 @@ int pn_op_readonly(struct pn_child *child, const struct pn_op *op);
 int pn_op_root_attr(struct pn_child *child, const struct pn_op *op);
 
 /* child_cred.c */
+int pn_op_keyring(struct pn_child *child, const struct pn_op *op);
 int pn_op_rlimit(struct pn_child *child, const struct pn_op *op);
 int pn_op_no_new_privs(struct pn_child *child, const struct pn_op *op);
 int pn_op_seccomp(struct pn_child *child, const struct pn_op *op);
@@ -66,6 +97,17 @@ int pn_op_bounding(struct pn_child *child, const struct pn_op *op);
 int pn_op_groups(struct pn_child *child, const struct pn_op *op);
 int pn_op_user(struct pn_child *child, const struct pn_op *op);
 int pn_op_capset(struct pn_child *child, const struct pn_op *op);
+
+/* Inserts fd into a sorted list; its new length. */
+static inline uint32_t pn_keep(int *keep, uint32_t nkeep, int fd)
+{
+	uint32_t at = nkeep;
+
+	for (; at > 0 && keep[at - 1] > fd; at--)
+		keep[at] = keep[at - 1];
+	keep[at] = fd;
+	return nkeep + 1;
+}
 
 static inline const char *pn_next_string(const char *string)
 {

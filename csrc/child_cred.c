@@ -1,8 +1,8 @@
 /* Between clone and exec, continued: limits, identity and privileges.
  *
- * The order is the plan's. It matters: without no_new_privs a filter needs CAP_SYS_ADMIN, so it is loaded before
- * capabilities go; the bounding set is dropped while CAP_SETPCAP is still there; the uid changes with capabilities
- * kept, so that capset has the last word. Raw system calls: the library's versions signal every thread.
+ * The order is the plan's. It matters: the bounding set is dropped while CAP_SETPCAP is still there; the uid changes
+ * with capabilities kept, so that capset has the last word; without no_new_privs a filter needs CAP_SYS_ADMIN, which
+ * stays for it alone. Raw system calls: the library's versions signal every thread.
  */
 #include "child.h"
 #include "syscalls.h"
@@ -10,7 +10,9 @@
 #include <errno.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/keyctl.h>
 #include <linux/seccomp.h>
+#include <linux/securebits.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 
@@ -63,8 +65,20 @@ int pn_op_groups(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
+/* Whoever starts may live with other rules for uid 0; the program gets the usual ones. */
+static int reset_securebits(struct pn_child *child)
+{
+	if (prctl(PR_GET_SECUREBITS, 0UL, 0UL, 0UL, 0UL) == SECUREBITS_DEFAULT)
+		return 0;
+	if (prctl(PR_SET_SECUREBITS, (unsigned long)SECUREBITS_DEFAULT, 0UL, 0UL, 0UL) < 0)
+		return pn_child_fail(child, errno, "securebits");
+	return 0;
+}
+
 int pn_op_user(struct pn_child *child, const struct pn_op *op)
 {
+	if (reset_securebits(child) < 0)
+		return -1;
 	if (prctl(PR_SET_KEEPCAPS, 1UL, 0UL, 0UL, 0UL) < 0)
 		return pn_child_fail(child, errno, "keepcaps");
 	if (syscall(SYS_setresgid, op->arg[1], op->arg[1], op->arg[1]) < 0)
@@ -95,5 +109,14 @@ int pn_op_capset(struct pn_child *child, const struct pn_op *op)
 		if (prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, cap, 0UL, 0UL) < 0)
 			return pn_child_fail(child, errno, "ambient");
 	}
+	return 0;
+}
+
+/* What the starter keeps in its own keyring is not the program's. A kernel without keys has nothing to hide. */
+int pn_op_keyring(struct pn_child *child, const struct pn_op *op)
+{
+	(void)op;
+	if (syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, NULL, 0, 0, 0) < 0 && errno != ENOSYS)
+		return pn_child_fail(child, errno, "session");
 	return 0;
 }

@@ -1,7 +1,8 @@
 /* Between clone and exec, continued: the mount operations of a plan.
  *
- * After PN_OP_ROOT every path is looked up inside the container's own root, so a hostile image can mislead no look-up
- * to the outside. What must be exactly where it is said (/proc, /sys, /dev) refuses symlinks on the way.
+ * After PN_OP_ROOT every path is looked up inside the container's own root by child_path.c, so a hostile image can
+ * mislead no look-up to the outside, and everything is then done to the descriptor that came out. What must be exactly
+ * where it is said (/proc, /sys, /dev) refuses symlinks on the way; what need not be may not end up in one of them.
  * Same rules as child.c: async-signal-safe calls only.
  */
 #include "child.h"
@@ -11,8 +12,6 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-
-#define PATH_BYTES 4096
 
 int pn_op_private(struct pn_child *child, const struct pn_op *op)
 {
@@ -27,6 +26,7 @@ int pn_op_root(struct pn_child *child, const struct pn_op *op)
 {
 	int fd = child->plan->fds[op->arg[0]];
 
+	pn_path_forget_root(child);
 	if (sys_move_mount(fd, "", AT_FDCWD, "/", MOVE_MOUNT_F_EMPTY_PATH) < 0)
 		return pn_child_fail(child, errno, "attach root");
 	if (fchdir(fd) < 0)
@@ -41,56 +41,19 @@ int pn_op_root(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
-/* mkdir -p of everything before the last component (or all of it). Existing directories are fine. */
-static int make_dirs(const char *path, int whole, mode_t mode)
-{
-	char prefix[PATH_BYTES];
-	size_t size = strlen(path);
-
-	if (size >= sizeof(prefix))
-		return -ENAMETOOLONG;
-	memcpy(prefix, path, size + 1);
-	for (size_t i = 1; i <= size; i++) {
-		if (prefix[i] != '/' && !(prefix[i] == '\0' && whole))
-			continue;
-		prefix[i] = '\0';
-		if (mkdirat(AT_FDCWD, prefix, mode) < 0 && errno != EEXIST)
-			return -errno;
-		if (i < size)
-			prefix[i] = '/';
-	}
-	return 0;
-}
-
-static int make_file(const char *path)
-{
-	int fd, ret = make_dirs(path, 0, 0755);
-
-	if (ret < 0)
-		return ret;
-	fd = open(path, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0644);
-	if (fd < 0)
-		return -errno;
-	close(fd);
-	return 0;
-}
+/* ---- destinations ---- */
 
 /* An O_PATH descriptor of a mount point inside the root; made when missing and asked for. */
 static int open_destination(struct pn_child *child, const char *path, int kind, int64_t mode)
 {
-	uint64_t resolve = RESOLVE_NO_MAGICLINKS | (mode & PN_DEST_NO_SYMLINK ? RESOLVE_NO_SYMLINKS : 0);
-	int fd = sys_openat2(AT_FDCWD, path, O_PATH | O_CLOEXEC, resolve);
-	int ret;
+	bool exact = mode & PN_DEST_NO_SYMLINK;
+	int fd;
 
-	if (fd < 0 && errno == ENOENT && (mode & PN_DEST_CREATE)) {
-		ret = kind == S_IFREG ? make_file(path) : make_dirs(path, 1, 0755);
-		if (ret < 0)
-			return pn_child_fail(child, -ret, path);
-		fd = sys_openat2(AT_FDCWD, path, O_PATH | O_CLOEXEC, resolve);
-	}
-	if (fd < 0)
-		return pn_child_fail(child, errno, path);
-	return fd;
+	if (!(mode & PN_DEST_CREATE))
+		fd = pn_path_open(child, path, O_PATH, PN_RESOLVE_EXACT);
+	else
+		fd = exact ? pn_path_make(child, path, kind, 0755, true) : pn_path_destination(child, path, kind);
+	return fd < 0 ? pn_child_fail(child, -fd, path) : fd;
 }
 
 int pn_op_mount(struct pn_child *child, const struct pn_op *op)
@@ -130,66 +93,116 @@ int pn_op_attach(struct pn_child *child, const struct pn_op *op)
 	return ret;
 }
 
+/* ---- directories, nodes, links ---- */
+
 int pn_op_mkdir(struct pn_child *child, const struct pn_op *op)
 {
-	int ret = make_dirs(pn_op_payload(op), 1, (mode_t)op->arg[0]);
+	int fd = pn_path_make(child, pn_op_payload(op), S_IFDIR, (mode_t)op->arg[0], false);
 
-	if (ret < 0)
-		return pn_child_fail(child, -ret, pn_op_payload(op));
+	if (fd < 0)
+		return pn_child_fail(child, -fd, pn_op_payload(op));
+	close(fd);
 	return 0;
 }
 
+/* An existing node is fine when it is the one that was wanted. */
+static int make_node(int dir, const char *name, const struct pn_op *op)
+{
+	mode_t mode = (mode_t)op->arg[0];
+	struct stat st;
+	int fd, ret = 0;
+
+	if (mknodat(dir, name, mode, (dev_t)op->arg[1]) < 0 && errno != EEXIST)
+		return -errno;
+	fd = sys_openat2(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, RESOLVE_BENEATH);
+	if (fd < 0)
+		return -errno;
+	if (fstat(fd, &st) < 0)
+		ret = -errno;
+	else if ((st.st_mode & S_IFMT) != (mode & S_IFMT) || (!S_ISFIFO(mode) && st.st_rdev != (dev_t)op->arg[1]))
+		ret = -EEXIST;
+	else if ((op->arg[2] || op->arg[3]) &&
+		 fchownat(fd, "", (uid_t)op->arg[2], (gid_t)op->arg[3], AT_EMPTY_PATH) < 0)
+		ret = -errno;
+	close(fd);
+	return ret;
+}
+
+/* args: mode with type, device number, uid, gid */
 int pn_op_mknod(struct pn_child *child, const struct pn_op *op)
 {
-	const char *path = pn_op_payload(op);
-	int ret = make_dirs(path, 0, 0755);
+	const char *name, *path = pn_op_payload(op);
+	int dir = pn_path_parent(child, path, 0755, &name);
+	int ret;
 
-	if (ret < 0)
-		return pn_child_fail(child, -ret, path);
-	if (mknodat(AT_FDCWD, path, (mode_t)op->arg[0], (dev_t)op->arg[1]) < 0)
-		return pn_child_fail(child, errno, path);
-	if ((op->arg[2] || op->arg[3]) &&
-	    fchownat(AT_FDCWD, path, (uid_t)op->arg[2], (gid_t)op->arg[3], AT_SYMLINK_NOFOLLOW) < 0)
-		return pn_child_fail(child, errno, path);
-	return 0;
+	if (dir < 0)
+		return pn_child_fail(child, -dir, path);
+	ret = make_node(dir, name, op);
+	close(dir);
+	return ret < 0 ? pn_child_fail(child, -ret, path) : 0;
 }
 
 int pn_op_symlink(struct pn_child *child, const struct pn_op *op)
 {
 	const char *target = pn_op_payload(op);
-	const char *path = pn_next_string(target);
+	const char *name, *path = pn_next_string(target);
+	int dir = pn_path_parent(child, path, 0755, &name);
+	int ret;
 
-	if (symlinkat(target, AT_FDCWD, path) < 0 && errno != EEXIST)
-		return pn_child_fail(child, errno, path);
-	return 0;
+	if (dir < 0)
+		return pn_child_fail(child, -dir, path);
+	ret = symlinkat(target, dir, name) < 0 && errno != EEXIST ? pn_child_fail(child, errno, path) : 0;
+	close(dir);
+	return ret;
 }
 
 /* ---- masked and read-only paths ---- */
 
-static int mask_file(struct pn_child *child, const char *path)
+int pn_mount_tmpfs(uint64_t attributes)
 {
-	if (mount("/dev/null", path, NULL, MS_BIND, NULL) < 0)
-		return pn_child_fail(child, errno, path);
-	return 0;
+	int mount_fd = -1, fs = (int)syscall(SYS_fsopen, "tmpfs", PN_FSOPEN_CLOEXEC);
+
+	if (fs < 0)
+		return -errno;
+	if (syscall(SYS_fsconfig, fs, PN_FSCONFIG_SET_STRING, "source", "tmpfs", 0) == 0 &&
+	    syscall(SYS_fsconfig, fs, PN_FSCONFIG_CREATE, NULL, NULL, 0) == 0)
+		mount_fd = (int)syscall(SYS_fsmount, fs, PN_FSMOUNT_CLOEXEC, (unsigned int)attributes);
+	if (mount_fd < 0)
+		mount_fd = -errno;
+	close(fs);
+	return mount_fd;
 }
 
-/* The first masked directory gets a tmpfs; the others are copies of that mount (a super block costs 20 us). */
-static int mask_directory(struct pn_child *child, const char *path)
+/* A copy of one mount serves every masked directory, a copy of the null device every masked file: a super block costs
+ * 20 us. */
+static int mask_source(struct pn_child *child, bool directory)
 {
-	int ret, fd;
+	const uint64_t closed = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC;
 
-	if (child->mask_fd < 0) {
-		if (mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0k") < 0)
-			return pn_child_fail(child, errno, path);
-		child->mask_fd = open(path, O_PATH | O_CLOEXEC | O_DIRECTORY);
-		return child->mask_fd < 0 ? pn_child_fail(child, errno, path) : 0;
+	if (directory) {
+		if (child->mask_fd < 0)
+			child->mask_fd = pn_mount_tmpfs(closed);
+		return child->mask_fd;
 	}
-	fd = sys_open_tree(child->mask_fd, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	if (child->null_fd < 0)
+		child->null_fd = pn_path_open_null(child, O_PATH);
+	return child->null_fd;
+}
+
+static int cover(struct pn_child *child, int target)
+{
+	struct stat st;
+	int fd, source, ret;
+
+	if (fstat(target, &st) < 0)
+		return -errno;
+	source = mask_source(child, S_ISDIR(st.st_mode));
+	if (source < 0)
+		return source;
+	fd = sys_open_tree(source, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
 	if (fd < 0)
-		return pn_child_fail(child, errno, path);
-	ret = sys_move_mount(fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
-	if (ret < 0)
-		pn_child_fail(child, errno, path);
+		return -errno;
+	ret = sys_move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ? -errno : 0;
 	close(fd);
 	return ret;
 }
@@ -197,28 +210,44 @@ static int mask_directory(struct pn_child *child, const char *path)
 int pn_op_mask(struct pn_child *child, const struct pn_op *op)
 {
 	const char *path = pn_op_payload(op);
-	struct stat st;
+	int ret, fd = pn_path_open(child, path, O_PATH, PN_RESOLVE_INSIDE);
 
-	if (fstatat(AT_FDCWD, path, &st, 0) < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : pn_child_fail(child, errno, path);
-	return S_ISDIR(st.st_mode) ? mask_directory(child, path) : mask_file(child, path);
+	if (fd == -ENOENT || fd == -ENOTDIR)
+		return 0;
+	if (fd < 0)
+		return pn_child_fail(child, -fd, path);
+	ret = cover(child, fd);
+	close(fd);
+	return ret < 0 ? pn_child_fail(child, -ret, path) : 0;
+}
+
+static int make_readonly(int target)
+{
+	struct pn_mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
+	int ret, fd = sys_open_tree(target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
+
+	if (fd < 0)
+		return -errno;
+	ret = sys_mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
+	if (ret == 0)
+		ret = sys_move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	ret = ret < 0 ? -errno : 0;
+	close(fd);
+	return ret;
 }
 
 int pn_op_readonly(struct pn_child *child, const struct pn_op *op)
 {
 	const char *path = pn_op_payload(op);
-	struct pn_mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
-	int ret, fd = sys_open_tree(AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE);
+	int ret, fd = pn_path_open(child, path, O_PATH, PN_RESOLVE_INSIDE);
 
+	if (fd == -ENOENT || fd == -ENOTDIR)
+		return 0;
 	if (fd < 0)
-		return errno == ENOENT || errno == ENOTDIR ? 0 : pn_child_fail(child, errno, path);
-	ret = sys_mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
-	if (ret == 0)
-		ret = sys_move_mount(fd, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
-	if (ret < 0)
-		pn_child_fail(child, errno, path);
+		return pn_child_fail(child, -fd, path);
+	ret = make_readonly(fd);
 	close(fd);
-	return ret;
+	return ret < 0 ? pn_child_fail(child, -ret, path) : 0;
 }
 
 /* args: MOUNT_ATTR_* bits to set on the root mount, propagation type or 0 */

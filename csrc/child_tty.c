@@ -1,56 +1,62 @@
 /* Between clone and exec, continued: the terminal of a plan.
  *
- * The pty is the container's own (its /dev/pts), so the child opens it and sends the master to the spawner. Same rules
- * as child.c: async-signal-safe calls only.
+ * The pty is the container's own (its /dev/pts), so the child opens it and sends the master to the spawner. The
+ * terminal is known by its descriptors from then on, never by its path: what /dev/pts/0 names may be another's work.
+ * Same rules as child.c: async-signal-safe calls only.
  */
 #include "child.h"
+#include "syscalls.h"
 
 #include <errno.h>
-#include <fcntl.h>
+#include <linux/magic.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
-#include <unistd.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 
-/* The number of the pty's other end as a path; pts numbers are small. */
-static void pts_path(char path[32], unsigned int number)
+static int open_master(struct pn_child *child)
 {
-	static const char prefix[] = "/dev/pts/";
-	char digits[12];
-	size_t at = sizeof(prefix) - 1;
-	int n = 0;
+	struct statfs fs;
+	int fd = pn_path_open(child, "/dev/pts/ptmx", O_PATH | O_NOFOLLOW, PN_RESOLVE_EXACT);
 
-	memcpy(path, prefix, sizeof(prefix));
-	do
-		digits[n++] = (char)('0' + number % 10);
-	while ((number /= 10) != 0);
-	while (n > 0)
-		path[at++] = digits[--n];
-	path[at] = '\0';
+	if (fd < 0)
+		return fd;
+	if (fstatfs(fd, &fs) < 0 || fs.f_type != DEVPTS_SUPER_MAGIC) {
+		close(fd);
+		return -EXDEV;
+	}
+	close(fd);
+	fd = pn_path_open(child, "/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_NOFOLLOW, PN_RESOLVE_EXACT);
+	/* the ioctls that follow work on a pty of a real devpts only */
+	return fd;
 }
 
 /* /dev/console of the container is its terminal, as runc and crun have it. */
-static int bind_console(struct pn_child *child, const char *pts)
+static int bind_console(struct pn_child *child, int slave)
 {
-	int fd = open("/dev/console", O_CREAT | O_RDWR | O_CLOEXEC | O_NOCTTY, 0600);
+	int ret, console, fd = pn_path_make(child, "/dev/console", S_IFREG, 0, true);
 
 	if (fd < 0)
-		return pn_child_fail(child, errno, "/dev/console");
+		return pn_child_fail(child, -fd, "/dev/console");
+	console = sys_open_tree(slave, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH);
+	ret = console < 0 ? -1 : sys_move_mount(console, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH);
+	if (ret < 0)
+		pn_child_fail(child, errno, "/dev/console");
+	if (console >= 0)
+		close(console);
 	close(fd);
-	if (mount(pts, "/dev/console", NULL, MS_BIND, NULL) < 0)
-		return pn_child_fail(child, errno, "/dev/console");
-	return 0;
+	return ret;
 }
 
-static int take_terminal(struct pn_child *child, int slave, const struct pn_op *op)
+static int become_stdio(struct pn_child *child, int slave, const struct pn_op *op)
 {
-	if (setsid() < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
-		return pn_child_fail(child, errno, "controlling terminal");
-	if ((op->arg[2] || op->arg[3] > 1) && fchown(slave, (uid_t)op->arg[2], (gid_t)-1) < 0)
+	if (op->arg[2] && fchown(slave, (uid_t)op->arg[2], (gid_t)-1) < 0)
 		return pn_child_fail(child, errno, "terminal owner");
 	for (int i = 0; i < 3; i++)
 		if (dup2(slave, i) < 0)
 			return pn_child_fail(child, errno, "stdio");
+	close(slave);
 	return 0;
 }
 
@@ -59,14 +65,11 @@ int pn_op_tty(struct pn_child *child, const struct pn_op *op)
 {
 	struct winsize size = { .ws_row = (unsigned short)op->arg[0], .ws_col = (unsigned short)op->arg[1] };
 	struct pn_report report = { .kind = PN_REPORT_TTY };
-	unsigned int number;
-	char path[32];
-	int master, slave, unlock = 0;
+	int slave, unlock = 0, master = open_master(child);
 
-	master = open("/dev/pts/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (master < 0)
-		return pn_child_fail(child, errno, "/dev/pts/ptmx");
-	if (ioctl(master, TIOCSPTLCK, &unlock) < 0 || ioctl(master, TIOCGPTN, &number) < 0)
+		return pn_child_fail(child, -master, "/dev/pts/ptmx");
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
 		return pn_child_fail(child, errno, "unlock pty");
 	if (size.ws_row && ioctl(master, TIOCSWINSZ, &size) < 0)
 		return pn_child_fail(child, errno, "window size");
@@ -74,8 +77,8 @@ int pn_op_tty(struct pn_child *child, const struct pn_op *op)
 	if (slave < 0)
 		return pn_child_fail(child, errno, "pty peer");
 	pn_send_report(child->report, &report, offsetof(struct pn_report, error), master);
-	pts_path(path, number);
-	if (op->arg[3] && bind_console(child, path) < 0)
+	close(master);
+	if (op->arg[3] && bind_console(child, slave) < 0)
 		return -1;
-	return take_terminal(child, slave, op);
+	return become_stdio(child, slave, op);
 }

@@ -62,8 +62,10 @@ static const struct {
 	{ PN_OP_GROUPS, "setgroups" },
 	{ PN_OP_USER, "setuid" },
 	{ PN_OP_CAPSET, "capset" },
+	{ PN_OP_KEYRING, "keyring" },
 	{ PN_OP_CWD, "chdir" },
 	{ PN_OP_WAIT, "wait" },
+	{ PN_OP_READY, "ready" },
 	{ PN_OP_EXEC, "exec" },
 };
 

@@ -11,12 +11,6 @@
 #include <string.h>
 #include <sys/mount.h>
 
-/* Of linux/mount.h, which does not go together with every C library's sys/mount.h. */
-#define PN_FSOPEN_CLOEXEC 1
-#define PN_FSMOUNT_CLOEXEC 1
-#define PN_FSCONFIG_SET_STRING 1
-#define PN_FSCONFIG_CREATE 6
-
 #define ATIME_BITS 0x70 /* MOUNT_ATTR__ATIME: one setting of three bits, replaced as a whole */
 #define RESOLVE_TRIES 16
 

@@ -19,11 +19,12 @@ static const struct {
 	[PN_OP_ROOT] = { 0, 1, 0 },      [PN_OP_CHROOT] = { 1, 0, 0 },     [PN_OP_MOUNT] = { 4, 0, 0 },
 	[PN_OP_ATTACH] = { 1, 1, 0 },    [PN_OP_MKDIR] = { 1, 0, 0 },      [PN_OP_MKNOD] = { 1, 0, 0 },
 	[PN_OP_SYMLINK] = { 2, 0, 0 },   [PN_OP_MASK] = { 1, 0, 0 },       [PN_OP_READONLY] = { 1, 0, 0 },
-	[PN_OP_ROOT_ATTR] = { 0, 0, 0 }, [PN_OP_SYSCTL] = { 2, 0, 0 },     [PN_OP_OOM_SCORE] = { 1, 0, 0 },
+	[PN_OP_ROOT_ATTR] = { 0, 0, 0 }, [PN_OP_SYSCTL] = { 2, 0, 0 },     [PN_OP_OOM_SCORE] = { 1, 1, 1 },
 	[PN_OP_RLIMIT] = { 0, 0, 0 },    [PN_OP_UMASK] = { 0, 0, 0 },      [PN_OP_NO_NEW_PRIVS] = { 0, 0, 0 },
 	[PN_OP_SECCOMP] = { -2, 0, 0 },  [PN_OP_BOUNDING] = { 0, 0, 0 },   [PN_OP_GROUPS] = { -2, 0, 0 },
-	[PN_OP_USER] = { 0, 0, 0 },      [PN_OP_CAPSET] = { 0, 0, 0 },     [PN_OP_CWD] = { 1, 0, 0 },
-	[PN_OP_WAIT] = { 0, 1, 0 },      [PN_OP_EXEC] = { -1, 0, 0 },
+	[PN_OP_USER] = { 0, 0, 0 },      [PN_OP_CAPSET] = { 0, 0, 0 },     [PN_OP_KEYRING] = { 0, 0, 0 },
+	[PN_OP_CWD] = { 1, 0, 0 },       [PN_OP_WAIT] = { 0, 1, 0 },       [PN_OP_READY] = { 0, 0, 0 },
+	[PN_OP_EXEC] = { -1, 0, 0 },
 };
 
 static int refuse(struct pn_error *reterr, int32_t index, const char *why)
@@ -38,7 +39,7 @@ static bool strings_are_whole(const struct pn_op *op)
 	const char *at = pn_op_payload(op);
 	const char *end = at + op->size;
 
-	for (uint16_t i = 0; i < op->nstr; i++) {
+	for (uint32_t i = 0; i < op->nstr; i++) {
 		const char *nul = memchr(at, '\0', (size_t)(end - at));
 		if (!nul)
 			return false;
@@ -50,7 +51,7 @@ static bool strings_are_whole(const struct pn_op *op)
 static bool exec_counts_match(const struct pn_op *op)
 {
 	for (int i = 0; i < 3; i++)
-		if (op->arg[i] < 0 || op->arg[i] > UINT16_MAX)
+		if (op->arg[i] < 0 || op->arg[i] > UINT32_MAX / 4)
 			return false;
 	return op->arg[0] >= 1 && op->arg[1] >= 1 && op->arg[0] + op->arg[1] + op->arg[2] == op->nstr;
 }
@@ -68,19 +69,30 @@ static bool fd_args_are_valid(const struct pn_op *op, uint32_t nfds)
 	return true;
 }
 
+/* From CWD on the table is closed: what comes then may name no descriptor but the pipe it waits for. */
+static bool names_closed_fd(const struct pn_op *op)
+{
+	if (op->code == PN_OP_WAIT)
+		return false;
+	for (int i = 0; i < 4; i++)
+		if ((shapes[op->code].fd_args & (1 << i)) && op->arg[i] != -1)
+			return true;
+	return false;
+}
+
 static int check_op(const struct pn_op *op, uint32_t nfds, int32_t index, struct pn_error *reterr)
 {
 	if (op->code < PN_OP_CLONE || op->code > PN_OP_EXEC)
 		return refuse(reterr, index, "unknown operation");
 	if ((op->code == PN_OP_CLONE) != (index == 0))
 		return refuse(reterr, index, "clone comes first, and once");
-	if (shapes[op->code].nstr >= 0 && op->nstr != shapes[op->code].nstr)
+	if (shapes[op->code].nstr >= 0 && op->nstr != (uint32_t)shapes[op->code].nstr)
 		return refuse(reterr, index, "wrong number of strings");
 	if (shapes[op->code].nstr != -2 && !strings_are_whole(op))
 		return refuse(reterr, index, "string without end");
 	if (!fd_args_are_valid(op, nfds))
 		return refuse(reterr, index, "descriptor index out of range");
-	if (op->code == PN_OP_SECCOMP && (op->size == 0 || op->size % 8))
+	if (op->code == PN_OP_SECCOMP && (op->size == 0 || op->size % 8 || op->size / 8 > UINT16_MAX))
 		return refuse(reterr, index, "filter size");
 	if (op->code == PN_OP_GROUPS && op->size % 4)
 		return refuse(reterr, index, "group list size");
@@ -110,17 +122,47 @@ static int index_exec(struct pn_plan *plan, const struct pn_op *op, struct pn_er
 	return 0;
 }
 
-/* Walks all operations; ret_last gets the final one, which is exec. */
-static int check_all(const uint8_t *bytes, uint32_t size, uint32_t nfds, bool *ret_tty, const struct pn_op **ret_last,
-		     struct pn_error *reterr)
+/* What a plan has, as its walk finds it. */
+struct found {
+	bool tty;
+	bool closed; /* CWD has been */
+	bool late_stdio;
+	bool fork_joins;
+	int64_t go;               /* index of the pipe of WAIT, or -1 */
+	const struct pn_op *last; /* exec */
+};
+
+static int note_op(const struct pn_op *op, int32_t index, struct found *found, struct pn_error *reterr)
+{
+	if (found->closed && names_closed_fd(op))
+		return refuse(reterr, index, "descriptor after the working directory");
+	if (op->code == PN_OP_WAIT && found->go >= 0)
+		return refuse(reterr, index, "second wait");
+	if (op->code == PN_OP_TTY)
+		found->tty = true;
+	else if (op->code == PN_OP_CWD)
+		found->closed = true;
+	else if (op->code == PN_OP_WAIT)
+		found->go = op->arg[0];
+	else if (op->code == PN_OP_STDIO)
+		found->late_stdio = found->closed;
+	else if (op->code == PN_OP_FORK && op->arg[0] >= 0)
+		found->fork_joins = true;
+	return 0;
+}
+
+/* Walks all operations. */
+static int check_all(const uint8_t *bytes, uint32_t size, uint32_t nfds, struct found *found, struct pn_error *reterr)
 {
 	const struct pn_op *op = NULL;
 	uint32_t offset = 0;
 	int32_t index = 0;
 	int ret;
 
-	if (nfds < 3 || (uintptr_t)bytes % 8)
-		return refuse(reterr, -1, "no stdio table, or unaligned");
+	*found = (struct found){ .go = -1 };
+
+	if (nfds < 3 || nfds > PN_PLAN_FDS + 3 || (uintptr_t)bytes % 8)
+		return refuse(reterr, -1, "no stdio table, too many descriptors, or unaligned");
 	for (; offset < size; offset += pn_op_span(op), index++) {
 		if (op && op->code == PN_OP_EXEC)
 			return refuse(reterr, index, "operation after exec");
@@ -130,39 +172,42 @@ static int check_all(const uint8_t *bytes, uint32_t size, uint32_t nfds, bool *r
 		if (op->size > size - offset - sizeof(*op) || pn_op_span(op) > size - offset)
 			return refuse(reterr, index, "truncated payload");
 		ret = check_op(op, nfds, index, reterr);
+		if (ret == 0)
+			ret = note_op(op, index, found, reterr);
 		if (ret < 0)
 			return ret;
-		if (op->code == PN_OP_TTY)
-			*ret_tty = true;
 	}
 	if (!op || op->code != PN_OP_EXEC)
 		return refuse(reterr, index, "no exec at the end");
-	*ret_last = op;
+	found->last = op;
 	return 0;
 }
 
 PN_EXPORT int pn_plan_check(const uint8_t *plan, uint32_t size, uint32_t nfds, struct pn_error *reterr)
 {
-	const struct pn_op *last;
-	bool tty;
+	struct found found;
 
-	return check_all(plan, size, nfds, &tty, &last, reterr);
+	return check_all(plan, size, nfds, &found, reterr);
 }
 
 int pn_plan_load(struct pn_plan *plan, const uint8_t *bytes, uint32_t size, const int *fds, uint32_t nfds,
 		 struct pn_error *reterr)
 {
-	const struct pn_op *last;
+	struct found found;
 	int ret;
 
 	*plan = (struct pn_plan){ .bytes = bytes, .size = size, .fds = fds, .nfds = nfds, .cgroup_fd = -1 };
-	ret = check_all(bytes, size, nfds, &plan->has_tty, &last, reterr);
+	ret = check_all(bytes, size, nfds, &found, reterr);
 	if (ret < 0)
 		return ret;
+	plan->has_tty = found.tty;
+	plan->late_stdio = found.late_stdio;
+	plan->fork_joins = found.fork_joins;
+	plan->go_fd = found.go >= 0 ? fds[found.go] : -1;
 	plan->clone_flags = (uint64_t)pn_op_at(plan, 0)->arg[0];
 	if (pn_op_at(plan, 0)->arg[1] >= 0)
 		plan->cgroup_fd = fds[pn_op_at(plan, 0)->arg[1]];
-	return index_exec(plan, last, reterr);
+	return index_exec(plan, found.last, reterr);
 }
 
 void pn_plan_free(struct pn_plan *plan)

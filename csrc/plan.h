@@ -1,5 +1,5 @@
 /* A plan, checked and indexed by the spawner, so that the child can trust every byte of it.
- * Private to plan.c, spawn.c, child.c, child_mount.c and the shim. */
+ * Private to plan.c, spawn.c, the child's units and the shim. */
 #ifndef PN_PLAN_H
 #define PN_PLAN_H
 
@@ -13,7 +13,10 @@ struct pn_plan {
 	const int *fds; /* the table; entries 0-2 are the program's stdio */
 	uint32_t nfds;
 	uint64_t clone_flags;
-	int cgroup_fd; /* -1: none */
+	int cgroup_fd;   /* -1: none */
+	bool fork_joins; /* PN_OP_FORK names a cgroup: the child needs a descriptor of it */
+	int go_fd;       /* the pipe of PN_OP_WAIT; -1: none */
+	bool late_stdio; /* STDIO comes after CWD: its three are needed until then */
 	bool has_tty;
 	uint32_t ncandidates;
 	char **candidates; /* absolute paths to try in order */

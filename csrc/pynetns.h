@@ -155,23 +155,24 @@ int pn_bpf_device_attach(int cgroup, int prog, uint32_t flags, struct pn_error *
  * bytes of payload: nstr NUL-terminated strings, or raw bytes where the operation takes a blob. A descriptor is
  * named by its index in the table given with the plan; indexes 0, 1, 2 are the program's stdin, stdout, stderr. */
 struct pn_op {
-	uint16_t code; /* enum pn_opcode */
-	uint16_t nstr;
+	uint32_t code; /* enum pn_opcode */
+	uint32_t nstr;
 	uint32_t size; /* of the payload, without padding */
+	uint32_t pad;
 	int64_t arg[4];
 };
 
 enum pn_opcode {
-	PN_OP_CLONE = 1,  /* first, exactly once: flags, cgroup fd index or -1 */
-	PN_OP_PDEATHSIG,  /* signal */
-	PN_OP_STDIO,      /* dup table entries 0-2 onto 0-2 */
-	PN_OP_SETSID,     /* */
-	PN_OP_TTY,        /* rows, columns: pty from /dev/pts, its master sent to the spawner */
-	PN_OP_SETNS,      /* fd index, CLONE_NEW* flags */
-	PN_OP_UNSHARE,    /* CLONE_NEW* flags */
-	PN_OP_FORK,       /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
-	PN_OP_CGROUP,     /* fd index of a cgroup.procs: join it */
-	PN_OP_HOSTNAME,   /* name */
+	PN_OP_CLONE = 1, /* first, exactly once: flags, cgroup fd index or -1 */
+	PN_OP_PDEATHSIG, /* signal */
+	PN_OP_STDIO,     /* dup table entries 0-2 onto 0-2 */
+	PN_OP_SETSID,    /* 1: make stdin the controlling terminal, else 0 */
+	PN_OP_TTY,      /* rows, columns, uid, 1 to bind /dev/console: a pty as stdio, its master sent to the spawner */
+	PN_OP_SETNS,    /* fd index, CLONE_NEW* flags */
+	PN_OP_UNSHARE,  /* CLONE_NEW* flags */
+	PN_OP_FORK,     /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
+	PN_OP_CGROUP,   /* fd index of a cgroup.procs: join it */
+	PN_OP_HOSTNAME, /* name */
 	PN_OP_DOMAINNAME, /* name */
 	PN_OP_PRIVATE,    /* make every mount of this namespace private */
 	PN_OP_ROOT,       /* fd index of a detached root: pivot into it, drop the old one */
@@ -185,7 +186,7 @@ enum pn_opcode {
 	PN_OP_READONLY,   /* path; absent is fine */
 	PN_OP_ROOT_ATTR,  /* MOUNT_ATTR_* to set on /, propagation or 0 */
 	PN_OP_SYSCTL,     /* path below /proc/sys, value */
-	PN_OP_OOM_SCORE,  /* value as string */
+	PN_OP_OOM_SCORE,  /* fd index of a procfs that shows this process, or -1: /proc; value as string */
 	PN_OP_RLIMIT,     /* resource, soft, hard */
 	PN_OP_UMASK,      /* mode */
 	PN_OP_NO_NEW_PRIVS,
@@ -194,14 +195,18 @@ enum pn_opcode {
 	PN_OP_GROUPS,   /* blob: uint32_t gids */
 	PN_OP_USER,     /* uid, gid; capabilities are kept until PN_OP_CAPSET */
 	PN_OP_CAPSET,   /* effective, permitted, inheritable, ambient masks */
-	PN_OP_CWD,      /* path; must lie inside the root */
+	PN_OP_KEYRING,  /* a session keyring of its own */
+	PN_OP_CWD,      /* path, inside the root. From here on only stdio, report and the pipe of WAIT are open */
 	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end */
+	PN_OP_READY,    /* signal mask and trace now, so that nothing but execve is left after a filter */
 	PN_OP_EXEC      /* last, exactly once: candidates, argc, envc; that many strings each */
 };
 
 enum pn_dest_mode {
-	PN_DEST_CREATE = 1,    /* make a missing mount point */
-	PN_DEST_NO_SYMLINK = 2 /* refuse a destination with a symlink on its way (/proc, /sys, /dev) */
+	PN_DEST_CREATE = 1, /* make a missing mount point */
+	/* For /proc, /sys and /dev: refuse a symlink on the way. Without it links are followed inside the root, and a
+	 * destination that turns out to be in one of these three, or the root itself, is refused. */
+	PN_DEST_NO_SYMLINK = 2
 };
 
 /* Whether a plan is well formed for a table of nfds descriptors; nothing is executed. */

@@ -128,7 +128,7 @@ static int clone_task(struct pn_task *task, struct spawn_fds *s, const uint8_t *
 		return pn_fail(&task->error, errno, PN_STEP_SOCKET, "report socket");
 	}
 	task->report.fd = sock[0];
-	ret = pn_spawn_copying(&plan, sock[1], task->trace, &task->pidfd.fd, &task->pid, &task->error);
+	ret = pn_spawn_copying(&plan, sock[1], task->trace, NULL, &task->pidfd.fd, &task->pid, &task->error);
 	if (task->trace)
 		task->trace->cloned = shim_now(CLOCK_MONOTONIC);
 	close(sock[1]);

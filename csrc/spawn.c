@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 
 #define CHILD_STACK (256 * 1024)
+#define GUARD (64 * 1024) /* below the stack: a page of every size there is */
 
 static sigset_t block_signals(void)
 {
@@ -24,24 +25,49 @@ static sigset_t block_signals(void)
 	return before;
 }
 
-int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd, int *ret_pid,
-		     struct pn_error *reterr)
+/* The descriptors that the child keeps, in order: the plan's table, its report, and 0 to 2 where the plan leaves them.
+ * The directory of the cgroup that it is born in is not among them: it would lead to all the others. */
+static void choose_descriptors(struct pn_child *child)
 {
+	const struct pn_plan *plan = child->plan;
+
+	for (int fd = 0; fd < 3; fd++)
+		child->nkeep = pn_keep(child->keep, child->nkeep, fd);
+	child->nkeep = pn_keep(child->keep, child->nkeep, child->report);
+	for (uint32_t i = 0; i < plan->nfds; i++)
+		if (plan->fds[i] != plan->cgroup_fd || plan->fork_joins)
+			child->nkeep = pn_keep(child->keep, child->nkeep, plan->fds[i]);
+}
+
+static struct pn_child new_child(const struct pn_plan *plan, int report, struct pn_trace *trace)
+{
+	struct pn_child child = { .plan = plan, .report = report, .trace = trace };
+
+	child.root_fd = child.mask_fd = child.null_fd = -1;
+	choose_descriptors(&child);
+	return child;
+}
+
+int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, uint32_t *shared_word,
+		     int *ret_pidfd, int *ret_pid, struct pn_error *reterr)
+{
+	struct pn_child child = new_child(plan, report_child, trace);
 	struct pn_clone_args args = {
-		.flags = plan->clone_flags | CLONE_PIDFD | (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
+		.flags = plan->clone_flags | CLONE_PIDFD | (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0) |
+			 (shared_word ? CLONE_FILES : 0),
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
 		.exit_signal = SIGCHLD,
 		.cgroup = plan->cgroup_fd >= 0 ? (uint64_t)plan->cgroup_fd : 0,
 	};
 	sigset_t before = block_signals();
-	long pid = sys_clone3(&args);
-	int errnum = errno;
+	long pid;
+	int errnum;
 
-	if (pid == 0) {
-		struct pn_child child = { .plan = plan, .report = report_child, .mask_fd = -1, .trace = trace };
-
+	child.shared_word = shared_word;
+	pid = sys_clone3(&args);
+	errnum = errno;
+	if (pid == 0)
 		pn_child_run(&child);
-	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (pid < 0)
 		return pn_fail(reterr, errnum, PN_STEP_CLONE, "new process");
@@ -97,21 +123,34 @@ static int check_in_process(const struct pn_plan *plan, struct pn_error *reterr)
 	return 0;
 }
 
+/* A stack whose overrun faults instead of running into the caller's memory; NULL without memory. */
+static char *map_stack(void)
+{
+	char *low = mmap(NULL, GUARD + CHILD_STACK, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+
+	if (low == MAP_FAILED)
+		return NULL;
+	if (mprotect(low + GUARD, CHILD_STACK, PROT_READ | PROT_WRITE) == 0)
+		return low;
+	munmap(low, GUARD + CHILD_STACK);
+	return NULL;
+}
+
 static long clone_sharing(struct pn_child *child, int *ret_pidfd, struct pn_error *reterr)
 {
-	int flags = (int)child->plan->clone_flags | CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
-	char *stack = mmap(NULL, CHILD_STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK, -1, 0);
+	int flags = (int)child->plan->clone_flags | CLONE_VM | CLONE_FILES | CLONE_VFORK | CLONE_PIDFD | SIGCHLD;
+	char *stack = map_stack();
 	sigset_t before;
 	long pid;
 
-	if (stack == MAP_FAILED)
+	if (!stack)
 		return pn_fail(reterr, errno, PN_STEP_MEMORY, "child stack");
 	before = block_signals();
-	pid = clone(start_child, stack + CHILD_STACK, flags, child, ret_pidfd);
+	pid = clone(start_child, stack + GUARD + CHILD_STACK, flags, child, ret_pidfd);
 	if (pid < 0)
 		pn_fail(reterr, errno, PN_STEP_CLONE, "new process");
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	munmap(stack, CHILD_STACK);
+	munmap(stack, GUARD + CHILD_STACK);
 	return pid;
 }
 
@@ -153,14 +192,17 @@ static int spawn_loaded(const struct pn_plan *plan, int *ret_pidfd, int *ret_pid
 	_cleanup_close_ int theirs = -1;
 	_cleanup_close_ int pidfd = -1;
 	struct pn_trace marks = { 0 };
-	struct pn_child child = { .plan = plan, .shares_vm = true, .mask_fd = -1, .trace = trace ? &marks : NULL };
+	struct pn_child child;
+	uint32_t unshared = 0;
 	int sock[2], ret, pid;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
 		return pn_fail(reterr, errno, PN_STEP_SOCKET, "report socket");
 	ours = sock[0];
 	theirs = sock[1];
-	child.report = theirs;
+	child = new_child(plan, theirs, trace ? &marks : NULL);
+	child.shares_vm = true;
+	child.shared_word = &unshared;
 	pid = (int)clone_sharing(&child, &pidfd, reterr);
 	if (pid < 0)
 		return pid;

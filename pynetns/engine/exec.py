@@ -6,21 +6,22 @@ exec is a task of the shim like a container, its output goes straight to whoever
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, NotFound
+from ..errors import Conflict, KernelError, NotFound, StartFailed
 from ..kernel import frame
 from ..runtime.capabilities import machine_capabilities
 from ..runtime.plan import Handles, render_exec_plan
 from ..runtime.seccomp import load_filter
 from ..runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
-from ..runtime.user import get_user
+from ..runtime.user import User, get_user
 from ..trace import step
 from .exit import refresh
 from .spec import environment_with, read_user_files
@@ -87,12 +88,10 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         spec = read_spec(engine, container_id)
-        process = exec_process(engine, spec, row.state.pid, config)
+        process = exec_process(engine, container_id, spec, row.state.pid, config)
         exec_id = secrets.token_hex(32)
-        task = exec_task(
-            engine, container_id, exec_id, spec, process, row.state.pid, config, attach, scope
-        )
-        pid = task.start()
+        joining = Joining(container_id, exec_id, spec, process, row.state.pid, config, attach)
+        pid = start_exec(engine, joining, scope)
         engine.store.add_event(
             "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
         )
@@ -111,66 +110,140 @@ def read_spec(engine: Engine, container_id: str) -> dict[str, Any]:
 
 
 def exec_process(
-    engine: Engine, spec: Mapping[str, Any], pid: int, config: ExecConfig
+    engine: Engine, container_id: str, spec: Mapping[str, Any], pid: int, config: ExecConfig
 ) -> dict[str, Any]:
-    """The OCI process block: the container's, with what the exec changes."""
+    """The OCI process block: the container's, with what the exec changes. moby execSetPlatformOpt."""
     process = dict(spec["process"])
     process["args"] = list(config.cmd)
     process["terminal"] = config.tty
-    process["env"] = environment_with(process["env"], config.env, tty=config.tty)
+    base = process["env"]
     if config.working_dir:
         process["cwd"] = config.working_dir
     if config.user:
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            user = get_user(*read_user_files(engine.kernel, root), config.user, ())
-        finally:
-            os.close(root)
+        record = engine.record(container_id)
+        user = exec_user(engine, pid, config.user, record.host_config.group_add)
         process["user"] = {
             "uid": user.uid,
             "gid": user.gid,
             "additionalGids": list(user.additional_gids),
         }
-    if config.privileged:
-        everything = list(machine_capabilities())
-        kinds = ("bounding", "effective", "permitted")
-        process["capabilities"] = {kind: everything for kind in kinds}
+        if not any(entry.startswith("HOME=") for entry in record.config.env):
+            base = [
+                *(entry for entry in base if not entry.startswith("HOME=")),
+                f"HOME={user.home}",
+            ]
+    process["env"] = environment_with(base, config.env, tty=config.tty)
+    process["capabilities"] = exec_capabilities(process, config.privileged)
     return process
 
 
-def exec_task(
-    engine: Engine,
-    container_id: str,
-    exec_id: str,
-    spec: dict[str, Any],
-    process: dict[str, Any],
-    pid: int,
-    config: ExecConfig,
-    attach: Attach,
-    scope: ExitStack,
-) -> Task:
-    """The task, created; its descriptors in `scope`."""
+def exec_user(engine: Engine, pid: int, user: str, group_add: Sequence[str]) -> User:
+    """The user in the container's own files, with the groups that the container adds."""
+    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
-    scope.callback(os.close, pidfd)
-    cgroup = engine.cgroups.open(container_id)
-    scope.callback(cgroup.close)
-    directory = f"{task_directory(engine.exec_root, container_id)}/{exec_id}"
+        return get_user(*read_user_files(engine.kernel, root), user, group_add)
+    finally:
+        os.close(root)
+
+
+def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str, Any]:
+    """The container's bounding set (all that there is when `privileged`); only root has it in
+    effect: what root alone may read or execute is out of reach for any other user."""
+    if privileged:
+        bounding = list(machine_capabilities())
+    else:
+        bounding = list((process.get("capabilities") or {}).get("bounding") or ())
+    own = bounding if process["user"]["uid"] == 0 else []
+    return {"bounding": bounding, "effective": own, "permitted": own}
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """An exec about to start."""
+
+    container_id: str
+    exec_id: str
+    spec: dict[str, Any]
+    process: dict[str, Any]
+    pid: int
+    config: ExecConfig
+    attach: Attach
+
+
+def start_exec(engine: Engine, joining: Joining, scope: ExitStack) -> int:
+    """Its pid, once it has been executed. A container that may have no process more is no obstacle:
+    then it starts outside and moves in."""
+    handles = open_exec_handles(engine, joining, scope)
+    directory = f"{task_directory(engine.exec_root, joining.container_id)}/{joining.exec_id}"
     try:
         os.mkdir(directory, 0o700)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
+        raise Conflict(f"Container {joining.container_id} is not running") from error
+    try:
+        return exec_task(engine, joining, handles, directory).start()
+    except StartFailed as error:
+        if not is_crowded(error):
+            raise
+    crowded = replace(handles, cgroup_joins=moving_in(handles, scope))
+    return exec_task(engine, joining, crowded, directory, crowded=True).start()
+
+
+def is_crowded(error: StartFailed) -> bool:
+    """Whether the container's pids limit was in the way of the very first step."""
+    cause = error.__cause__
+    return (
+        isinstance(cause, KernelError)
+        and cause.errno == errno.EAGAIN
+        and cause.step in ("clone", "fork")
+    )
+
+
+def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
+    """The files through which a process moves into each of the container's cgroups."""
+    if handles.cgroup < 0:
+        return handles.cgroup_joins
+    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup)
+    scope.callback(os.close, procs)
+    return (procs, *handles.cgroup_joins)
+
+
+def open_exec_handles(engine: Engine, joining: Joining, scope: ExitStack) -> Handles:
+    """What the joining process needs of the outside."""
+    try:
+        pidfd = os.pidfd_open(joining.pid)
+    except ProcessLookupError as error:
+        raise Conflict(f"Container {joining.container_id} is not running") from error
+    scope.callback(os.close, pidfd)
+    cgroup = engine.cgroups.open(joining.container_id)
+    scope.callback(cgroup.close)
+    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    scope.callback(os.close, proc)
+    return Handles(
+        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=pidfd, proc=proc
+    )
+
+
+def exec_task(
+    engine: Engine, joining: Joining, handles: Handles, directory: str, *, crowded: bool = False
+) -> Task:
+    """The task, created."""
+    config, spec = joining.config, joining.spec
     seccomp = b""
     if spec["linux"].get("seccomp") and not config.privileged:
         seccomp = load_filter(spec["linux"]["seccomp"], f"{engine.root}/seccomp")
-    handles = Handles(rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds)
-    plan = render_exec_plan(spec, process, handles, pidfd, seccomp, config.winsize)
+    plan = render_exec_plan(
+        spec, joining.process, handles, seccomp, config.winsize, crowded=crowded
+    )
     flags = frame.SPAWN_TTY if config.tty else frame.SPAWN_DIRECT
     if config.stdin:
         flags |= frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE
-    task = Task(shim=engine.shim, key=exec_id, directory=directory, flags=flags, attach=attach)
+    task = Task(
+        shim=engine.shim,
+        key=joining.exec_id,
+        directory=directory,
+        flags=flags,
+        attach=joining.attach,
+    )
     task.create(plan)
     return task
 

@@ -36,8 +36,7 @@ _SUBJECT = {
     lib.PN_OP_CWD: 0,
 }
 
-_header = struct.Struct("=HHI4q")
-_MAX_STRINGS = 65535  # the operation counts them in 16 bits
+_header = struct.Struct("=IIII4q")
 _PADDING = [b"", b"\0" * 7, b"\0" * 6, b"\0" * 5, b"\0" * 4, b"\0" * 3, b"\0" * 2, b"\0"]
 
 
@@ -49,7 +48,7 @@ def _joined(strings: Sequence[str]) -> bytes:
 
 
 def _operation(code: int, args: tuple[int, int, int, int], nstr: int, payload: bytes) -> bytes:
-    return _header.pack(code, nstr, len(payload), *args) + payload + _PADDING[len(payload) % 8]
+    return _header.pack(code, nstr, len(payload), 0, *args) + payload + _PADDING[len(payload) % 8]
 
 
 @lru_cache(maxsize=4096)
@@ -99,17 +98,29 @@ class Plan:
         """Signal for the program when its spawner's thread ends. prctl(2) PR_SET_PDEATHSIG."""
         self._op(lib.PN_OP_PDEATHSIG, signal)
 
-    def stdio(self, uid: int = 0, gid: int = 0) -> None:
-        """Put the table's entries 0-2 in place; pipes among them are given to uid:gid."""
-        self._op(lib.PN_OP_STDIO, uid, gid)
+    def stdio(self, uid: int = 0, gid: int = 0, *, own_null: bool = False) -> None:
+        """Put the table's entries 0-2 in place; pipes among them are given to uid:gid. With
+        `own_null` a null device among them is replaced by that of the root as it is now."""
+        self._op(lib.PN_OP_STDIO, uid, gid, int(own_null))
 
-    def setsid(self) -> None:
-        """A session of its own. setsid(2)."""
-        self._op(lib.PN_OP_SETSID)
+    def setsid(self, *, terminal: bool = False) -> None:
+        """A session of its own, with `terminal` led by the terminal on stdin. setsid(2)."""
+        self._op(lib.PN_OP_SETSID, int(terminal))
 
-    def tty(self, rows: int = 0, columns: int = 0, uid: int = 0, console: bool = True) -> None:
-        """A pty of the container's /dev/pts as controlling terminal and stdio (shim only)."""
+    def tty(
+        self,
+        rows: int = 0,
+        columns: int = 0,
+        uid: int = 0,
+        console: bool = True,
+        *,
+        lead: bool = True,
+    ) -> None:
+        """A pty of the container's /dev/pts as stdio (shim only), and with `lead` the controlling
+        terminal of a new session; without it `setsid` does that later."""
         self._op(lib.PN_OP_TTY, rows, columns, uid, int(console))
+        if lead:
+            self.setsid(terminal=True)
 
     def setns(self, fd: int, flags: int) -> None:
         """Enter the namespace(s) of `fd`: a namespace file or, with several flags, a pidfd."""
@@ -194,9 +205,10 @@ class Plan:
         """Write a sysctl of the new namespaces, e.g. ("net.ipv4.ip_forward", "1")."""
         self._op(lib.PN_OP_SYSCTL, 0, 0, 0, 0, "/proc/sys/" + key.replace(".", "/"), value)
 
-    def oom_score_adj(self, value: int) -> None:
-        """proc(5) oom_score_adj, -1000 to 1000."""
-        self._op(lib.PN_OP_OOM_SCORE, 0, 0, 0, 0, str(value))
+    def oom_score_adj(self, value: int, proc: int = -1) -> None:
+        """proc(5) oom_score_adj, -1000 to 1000. `proc`: descriptor of a procfs in which the process
+        can see itself; -1 is /proc of the root as it is now."""
+        self._op(lib.PN_OP_OOM_SCORE, self.fd(proc) if proc >= 0 else -1, 0, 0, 0, str(value))
 
     def rlimit(self, resource: int, soft: int, hard: int) -> None:
         """setrlimit(2); -1, or 2**64 - 1 as OCI writes it, is unlimited."""
@@ -232,21 +244,29 @@ class Plan:
         """The capability sets, as masks. capabilities(7)."""
         self._op(lib.PN_OP_CAPSET, effective, permitted, inheritable, ambient)
 
+    def keyring(self) -> None:
+        """A session keyring of its own. session-keyring(7)."""
+        self._op(lib.PN_OP_KEYRING)
+
     def cwd(self, path: str) -> None:
-        """Working directory; must lie inside the root."""
+        """Working directory; must lie inside the root. All descriptors of the table but that of
+        `wait` are closed here: no later operation may name one."""
         self._op(lib.PN_OP_CWD, 0, 0, 0, 0, path)
 
     def wait(self, fd: int) -> None:
         """Wait for the first byte in the pipe `fd`; at its end without one give up (ECANCELED)."""
         self._op(lib.PN_OP_WAIT, self.fd(fd))
 
+    def ready(self, *, final: bool = False) -> None:
+        """Do now what else comes with `exec`, so that a filter loaded after it need allow nothing
+        but execve(2). `final`: the trace ends here, too."""
+        self._op(lib.PN_OP_READY, int(final))
+
     # ---- exec ----
     def exec(self, args: Sequence[str], env: Mapping[str, str] | Sequence[str]) -> None:
         """execve(2) of `args[0]`, searched in the PATH of `env` unless it has a slash."""
         pairs = [f"{k}={v}" for k, v in env.items()] if isinstance(env, Mapping) else list(env)
         candidates = exec_candidates(args[0], pairs)
-        if len(candidates) + len(args) + len(pairs) > _MAX_STRINGS:
-            raise ValueError(f"more than {_MAX_STRINGS} arguments and variables")
         counts = (len(candidates), len(args), len(pairs), 0)
         strings = (*candidates, *args, *pairs)
         self._parts.append(_operation(lib.PN_OP_EXEC, counts, len(strings), _joined(strings)))

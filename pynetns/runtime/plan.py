@@ -2,13 +2,18 @@
 
 Owns: the order of the child's steps. `render_plan` is pure but for the descriptors it is handed;
 `open_mounts` is the I/O before it. Knows nothing of containers, networks or images.
-The order of privileges follows runc's init: the filter goes on before the capabilities go, unless
-no_new_privs makes it possible to load it last.
+
+Privileges go as early as they can. Without no_new_privs a filter needs CAP_SYS_ADMIN, which stays
+for it alone; execve(2) drops that too, since the bounding set does not have it. The filter is loaded
+while there is still something to wait for, unless it would refuse what the child has left to do.
+A joining process does all this before it forks into the pid namespace: those inside never see it
+with privileges, or with a descriptor, that are not theirs.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,6 +24,7 @@ from ..errors import StartFailed
 from ..kernel import Kernel
 from ..kernel.plan import CREATE, NO_SYMLINK, Plan
 from ..undo import Undo
+from . import own_calls
 from .capabilities import to_mask
 from .mount_options import (
     MS_BIND,
@@ -65,6 +71,10 @@ _RLIMITS = {
     "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
 }  # fmt: skip
 _EXACT = CREATE | NO_SYMLINK  # for what must be where it is said, whatever the image holds
+_KERNELS = ("/proc", "/sys", "/dev")
+_SYS_ADMIN = to_mask(("CAP_SYS_ADMIN",))
+# net.ipv4.conf.eth0.rp_filter: there only once the interface is
+_PER_INTERFACE = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.(?!all\.|default\.)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +96,8 @@ class Handles:
     cgroup_joins: Sequence[int] = ()  # v1 cgroup.procs
     cgroup_mounts: Sequence[tuple[str, int]] = ()  # name below /sys/fs/cgroup -> detached mount
     go: int = -1  # pipe whose first byte lets a prepared child execute; -1: it need not wait
+    pidfd: int = -1  # of the container's first process, for one that joins it
+    proc: int = -1  # a procfs in which a joining process sees itself
 
 
 @lru_cache(maxsize=512)
@@ -138,8 +150,11 @@ def render_plan(
 ) -> Plan:
     """The plan of a container's first process. `seccomp` is the compiled filter, b"" for none."""
     process, linux = spec["process"], spec["linux"]
+    sysctls = linux.get("sysctl") or {}
+    go = handles.go
     plan = Plan(new_namespaces(spec), handles.cgroup)
     _enter_namespaces(plan, handles)
+    plan.keyring()
     if spec.get("hostname"):
         plan.hostname(spec["hostname"])
     plan.root(handles.rootfs)
@@ -147,7 +162,10 @@ def render_plan(
     if propagation != MS_PRIVATE:
         plan.root_attr(0, propagation)
     _render_mounts(plan, spec, handles)
-    for key, value in (linux.get("sysctl") or {}).items():
+    if go >= 0 and any(map(_PER_INTERFACE.match, sysctls)):
+        plan.wait(go)
+        go = -1
+    for key, value in sysctls.items():
         plan.sysctl(key, value)
     if process.get("oomScoreAdj") is not None:
         plan.oom_score_adj(process["oomScoreAdj"])
@@ -156,7 +174,28 @@ def render_plan(
     for path in linux.get("maskedPaths") or ():
         plan.mask(path)
     _render_stdio(plan, process, winsize, console=True)
-    _render_process(plan, spec, handles, seccomp)
+    plan.setsid(terminal=bool(process.get("terminal")))
+    if process["cwd"] != "/":
+        plan.mkdir(process["cwd"])
+    if spec["root"].get("readonly"):
+        plan.root_attr(1)
+    _render_limits(plan, process)
+    for procs in handles.cgroup_joins:  # late: what came before is not the container's memory
+        plan.join_cgroup(procs)
+    if wants_new_cgroup(spec):
+        plan.unshare(_NEW_CGROUP)
+    plan.cwd(process["cwd"])
+    early = not seccomp or own_calls.allows(linux["seccomp"], seccomp, own_calls.INIT)
+    _render_privileges(plan, process, bool(seccomp))
+    if early:
+        plan.ready()
+        _render_filter(plan, spec, process, seccomp)
+    if go >= 0:
+        plan.wait(go)
+    if not early:
+        plan.ready(final=True)
+        plan.seccomp(seccomp)
+    plan.exec(process["args"], process["env"])
     return plan
 
 
@@ -164,35 +203,69 @@ def render_exec_plan(
     spec: dict[str, Any],
     process: dict[str, Any],
     handles: Handles,
-    pidfd: int,
     seccomp: bytes,
     winsize: tuple[int, int] = (0, 0),
+    *,
+    crowded: bool = False,
 ) -> Plan:
-    """The plan of one more process in the container that `spec` describes, behind `pidfd`."""
+    """The plan of one more process in the container that `spec` describes.
+
+    It is born in the container's cgroup, unless that is `crowded` (no process more may be made
+    there): then it moves in, which no limit forbids. All namespaces are entered after the birth in
+    the cgroup, since a cgroup namespace forbids what crosses its root.
+    """
+    plan = Plan(0, -1 if crowded else handles.cgroup)
+    if not crowded:
+        _join_cgroups(plan, handles)
+    if process.get("oomScoreAdj") is not None:
+        plan.oom_score_adj(process["oomScoreAdj"], handles.proc)
+    plan.setns(handles.pidfd, joined_namespaces(spec))
+    plan.keyring()
+    _render_stdio(plan, process, winsize, console=False)
+    _render_limits(plan, process)
+    if not crowded:
+        plan.cwd(process["cwd"])
+    _render_privileges(plan, process, bool(seccomp))
+    calls = own_calls.JOIN_CROWDED if crowded else own_calls.JOIN
+    early = not seccomp or own_calls.allows(spec["linux"]["seccomp"], seccomp, calls)
+    if early:
+        _render_filter(plan, spec, process, seccomp)
+    plan.fork()
+    if crowded:
+        _join_cgroups(plan, handles)
+        plan.cwd(process["cwd"])
+    plan.setsid(terminal=bool(process.get("terminal")))
+    plan.ready(final=not early)
+    if not early:
+        plan.seccomp(seccomp)
+    plan.exec(process["args"], process["env"])
+    return plan
+
+
+def joined_namespaces(spec: dict[str, Any]) -> int:
+    """CLONE_NEW* bits of the namespaces in which the container of `spec` lives."""
     flags = 0
     for namespace in spec["linux"]["namespaces"]:
         flags |= CLONE_NAMESPACES[namespace["type"]]
-    plan = Plan(0)
-    plan.setns(pidfd, flags)
-    plan.fork(handles.cgroup)
-    if process.get("oomScoreAdj") is not None:
-        plan.oom_score_adj(process["oomScoreAdj"])
-    _render_stdio(plan, process, winsize, console=False)
-    _render_identity(plan, process, handles, seccomp)
-    return plan
+    return flags
+
+
+def wants_new_cgroup(spec: dict[str, Any]) -> bool:
+    """Whether `spec` asks for a cgroup namespace of its own."""
+    return any(n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"])
 
 
 def _enter_namespaces(plan: Plan, handles: Handles) -> None:
     for kind, fd in handles.namespaces.items():
         plan.setns(fd, CLONE_NAMESPACES[kind])
     if "pid" in handles.namespaces:
-        plan.fork(handles.cgroup)
+        plan.fork()
 
 
 def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
     for index, mount in enumerate(spec["mounts"]):
         destination, kind = mount["destination"], mount["type"]
-        mode = _EXACT if destination.startswith(("/proc", "/sys", "/dev")) else CREATE
+        mode = _EXACT if is_kernels(destination) else CREATE
         if kind == "bind":
             bind = handles.binds[index]
             plan.attach(bind.fd, destination, is_dir=bind.is_dir, mode=mode)
@@ -232,73 +305,68 @@ def _render_devices(plan: Plan, devices: Sequence[dict[str, Any]]) -> None:
         plan.symlink(target, path)
 
 
+def is_kernels(path: str) -> bool:
+    """Whether a path is in /proc, /sys or /dev: what belongs there is mounted there exactly."""
+    return any(path == top or path.startswith(f"{top}/") for top in _KERNELS)
+
+
+def _join_cgroups(plan: Plan, handles: Handles) -> None:
+    for procs in handles.cgroup_joins:
+        plan.join_cgroup(procs)
+
+
 def _render_stdio(
     plan: Plan, process: dict[str, Any], winsize: tuple[int, int], *, console: bool
 ) -> None:
     user = process["user"]
     if process.get("terminal"):
-        plan.tty(*winsize, user["uid"], console)
+        plan.tty(*winsize, user["uid"], console, lead=False)
     else:
-        plan.setsid()
-        plan.stdio(user["uid"], user["gid"])
+        plan.stdio(user["uid"], user["gid"], own_null=True)
 
 
-def _render_process(plan: Plan, spec: dict[str, Any], handles: Handles, seccomp: bytes) -> None:
-    process = spec["process"]
-    if process["cwd"] != "/":
-        plan.mkdir(process["cwd"])
-    if spec["root"].get("readonly"):
-        plan.root_attr(1)
-    _render_identity(
-        plan,
-        process,
-        handles,
-        seccomp,
-        new_cgroup=any(
-            n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"]
-        ),
-    )
-
-
-def _render_identity(
-    plan: Plan,
-    process: dict[str, Any],
-    handles: Handles,
-    seccomp: bytes,
-    *,
-    new_cgroup: bool = False,
-) -> None:
-    """Limits, cgroups, directory, identity, privileges, exec: the same for init and exec."""
-    user = process["user"]
+def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or ():
         plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"])
-    for procs in handles.cgroup_joins:  # late: what came before is not the container's memory
-        plan.join_cgroup(procs)
-    if new_cgroup:
-        plan.unshare(_NEW_CGROUP)
-    plan.umask(user.get("umask", 0o022))
-    plan.cwd(process["cwd"])
+    plan.umask(process["user"].get("umask", 0o022))
+
+
+def _render_filter(
+    plan: Plan, spec: dict[str, Any], process: dict[str, Any], seccomp: bytes
+) -> None:
+    """The filter, and the capability that was there for it only."""
+    if not seccomp:
+        return
+    plan.seccomp(seccomp)
+    if not process.get("noNewPrivileges") and own_calls.allows(
+        spec["linux"]["seccomp"], seccomp, own_calls.CAPSET
+    ):
+        masks = capability_masks(process)
+        plan.capset(masks["effective"], masks["permitted"], masks["inheritable"])
+
+
+def _render_privileges(plan: Plan, process: dict[str, Any], filtered: bool) -> None:
+    """Identity and capabilities, down to those of the program. runc finalizeNamespace."""
+    user, masks = process["user"], capability_masks(process)
+    plan.bounding(masks["bounding"])
+    plan.groups(user.get("additionalGids") or ())
+    plan.user(user["uid"], user["gid"])
     late = process.get("noNewPrivileges", False)
-    if seccomp and not late:
-        plan.seccomp(seccomp)
-    _render_credentials(plan, process)
+    keep = _SYS_ADMIN if filtered and not late else 0
+    plan.capset(
+        masks["effective"] | keep,
+        masks["permitted"] | keep,
+        masks["inheritable"],
+        masks["ambient"],
+    )
     if late:
         plan.no_new_privs()
-        if seccomp:
-            plan.seccomp(seccomp)
-    if handles.go >= 0:
-        plan.wait(handles.go)
-    plan.exec(process["args"], process["env"])
 
 
-def _render_credentials(plan: Plan, process: dict[str, Any]) -> None:
-    user, capabilities = process["user"], process.get("capabilities") or {}
-    masks = {
+def capability_masks(process: dict[str, Any]) -> dict[str, int]:
+    """The five sets as masks. capabilities(7)."""
+    capabilities = process.get("capabilities") or {}
+    return {
         kind: to_mask(capabilities.get(kind) or ())
         for kind in ("bounding", "effective", "permitted", "inheritable", "ambient")
     }
-    plan.bounding(masks["bounding"])
-    plan.groups(user.get("additionalGids") or ())
-    if user["uid"] or user["gid"]:
-        plan.user(user["uid"], user["gid"])
-    plan.capset(masks["effective"], masks["permitted"], masks["inheritable"], masks["ambient"])

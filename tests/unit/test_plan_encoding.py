@@ -75,9 +75,9 @@ def test_strings_with_nul_are_refused():
 
 def test_layout_is_that_of_the_header():
     plan = Plan(0x20000)
-    code, nstr, size, flags, cgroup, *_ = struct.unpack("=HHI4q", plan.encode())
+    code, nstr, size, _, flags, cgroup, *_ = struct.unpack("=IIII4q", plan.encode())
     assert (code, nstr, size, flags, cgroup) == (1, 0, 0, 0x20000, -1)
-    assert ffi.sizeof("struct pn_op") == 40
+    assert ffi.sizeof("struct pn_op") == 48
 
 
 def test_exec_candidates_follow_path():
