@@ -66,7 +66,9 @@ int pn_path_destination(struct pn_child *child, const char *path, int kind);
 int pn_path_parent(struct pn_child *child, const char *path, mode_t mode, const char **ret_name);
 /* A file below /proc for writing, and nothing that anybody mounted or linked there; proc: a procfs, or -1. */
 int pn_path_open_proc(struct pn_child *child, int proc, const char *path);
-/* The container's null device, opened with flags (O_PATH too); one of our own where /dev/null is something else. */
+/* O_PATH of the container's null device; -EXDEV where /dev/null is something else. */
+int pn_path_find_null(struct pn_child *child);
+/* The same opened with flags; one of our own where there is none. */
 int pn_path_open_null(struct pn_child *child, uint64_t flags);
 /* The root is another from here on, or the table is closed. */
 void pn_path_forget_root(struct pn_child *child);

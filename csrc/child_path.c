@@ -357,12 +357,22 @@ static int make_null(uint64_t flags)
 	return fd;
 }
 
-int pn_path_open_null(struct pn_child *child, uint64_t flags)
+int pn_path_find_null(struct pn_child *child)
 {
-	/* what is there is looked at before it is opened: opening some devices has effects */
 	int fd = pn_path_open(child, "/dev/null", O_PATH | O_NOFOLLOW, PN_RESOLVE_EXACT);
 
-	if (fd >= 0 && is_null(fd) && !(flags & O_PATH)) {
+	if (fd < 0 || is_null(fd))
+		return fd;
+	close(fd);
+	return -EXDEV;
+}
+
+int pn_path_open_null(struct pn_child *child, uint64_t flags)
+{
+	/* looked at before it is opened: opening some devices has effects */
+	int fd = pn_path_find_null(child);
+
+	if (fd >= 0) {
 		close(fd);
 		fd = pn_path_open(child, "/dev/null", flags | O_NOFOLLOW | O_NOCTTY | O_NONBLOCK, PN_RESOLVE_EXACT);
 	}
