@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from pynetns.errors import StartFailed
+
 pytestmark = pytest.mark.root
 SLEEP = ["sleep", "1000"]
 
@@ -27,7 +29,9 @@ def test_another_user_cannot_execute_what_only_root_may(engine, how):
     container = engine.containers.run("host", ["sh", "-c", script], detach=True)
     container.exec_run(["sh", "-c", "until test -x /tmp/rootonly; do :; done"])
     if how == "exec":
-        assert container.exec_run(["/tmp/rootonly"], user="1000")[0] == 126
+        with pytest.raises(StartFailed, match="Permission denied") as caught:
+            container.exec_run(["/tmp/rootonly"], user="1000")
+        assert caught.value.exit_code == 126
         return
     assert container.exec_run(["su", "-s", "/bin/sh", "nobody", "-c", "/tmp/rootonly"])[0] != 0
 
