@@ -126,10 +126,14 @@ int pn_address_add(int nl, const char *name, const uint8_t *address, uint32_t pr
 int pn_route_add(int nl, const char *name, const uint8_t *destination, uint32_t prefix, const uint8_t *gateway,
 		 struct pn_error *reterr);
 
-/* ---- mount.c: detached mounts, handed over as fds ---- */
-enum pn_overlay_flags { PN_OVERLAY_READONLY = 1 };
+/* ---- overlay.c, mount.c: detached mounts, handed over as fds ---- */
+enum pn_overlay_flags {
+	PN_OVERLAY_READONLY = 1,
+	PN_OVERLAY_NO_APPEND = 2 /* as if the kernel had no "lowerdir+" (before Linux 6.7) */
+};
 
-/* lowers: nlowers paths, top layer first. upper and work "" for a read-only union. */
+/* lowers: 1 to 500 paths, top layer first. upper and work "" for a read-only union. The detail of an error names the
+ * directory at fault where that can be told. */
 int pn_overlay_mount(const char *const *lowers, uint32_t nlowers, const char *upper, const char *work, uint32_t flags,
 		     int *ret_fd, struct pn_error *reterr);
 /* A detached copy of the tree (or file) at path. attr_set: MOUNT_ATTR_* bits; propagation: MS_PRIVATE, MS_SLAVE,
