@@ -81,6 +81,17 @@ int pn_ns_enter(int fd, uint32_t nstype, struct pn_error *reterr);
 /* An rtnetlink socket in the calling thread's network namespace. */
 int pn_nl_open(int *ret_fd, struct pn_error *reterr);
 
+/* What the kernel says to one request. */
+struct pn_nl_ack {
+	uint32_t seq;
+	int32_t errnum; /* positive; 0: done */
+	char text[128]; /* its reason; "" where it gave none */
+};
+
+/* The next acknowledgement in one datagram of size bytes, from *at on, which moves behind it. 1; 0 when there is none
+ * left; -EBADMSG. No byte outside the datagram is looked at, whatever the lengths in it say. netlink(7) */
+int pn_nl_next_ack(const uint8_t *data, uint32_t size, uint32_t *at, struct pn_nl_ack *ret_ack);
+
 /* ---- link.c: nl is an rtnetlink socket; it acts in the namespace it was opened in ---- */
 enum pn_port_flags {
 	PN_PORT_HAIRPIN = 1,
