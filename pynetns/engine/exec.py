@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, NotFound
 from ..kernel import frame
+from ..kernel.process import ProcessIdentity, process_root, recorded
 from ..runtime.capabilities import machine_capabilities
 from ..runtime.plan import Handles, render_exec_plan
 from ..runtime.seccomp import load_filter
@@ -87,11 +88,15 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         spec = read_spec(engine, container_id)
-        process = exec_process(engine, spec, row.state.pid, config)
+        owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        task = exec_task(
-            engine, container_id, exec_id, spec, process, row.state.pid, config, attach, scope
-        )
+        try:
+            process = exec_process(engine, spec, owner, config)
+            task = exec_task(
+                engine, container_id, exec_id, spec, process, owner, config, attach, scope
+            )
+        except ProcessLookupError as error:
+            raise Conflict(f"Container {row.name} is not running") from error
         pid = task.start()
         engine.store.add_event(
             "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
@@ -111,7 +116,7 @@ def read_spec(engine: Engine, container_id: str) -> dict[str, Any]:
 
 
 def exec_process(
-    engine: Engine, spec: Mapping[str, Any], pid: int, config: ExecConfig
+    engine: Engine, spec: Mapping[str, Any], owner: ProcessIdentity, config: ExecConfig
 ) -> dict[str, Any]:
     """The OCI process block: the container's, with what the exec changes."""
     process = dict(spec["process"])
@@ -121,7 +126,7 @@ def exec_process(
     if config.working_dir:
         process["cwd"] = config.working_dir
     if config.user:
-        root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        root = process_root(owner)
         try:
             user = get_user(*read_user_files(engine.kernel, root), config.user, ())
         finally:
@@ -144,16 +149,13 @@ def exec_task(
     exec_id: str,
     spec: dict[str, Any],
     process: dict[str, Any],
-    pid: int,
+    owner: ProcessIdentity,
     config: ExecConfig,
     attach: Attach,
     scope: ExitStack,
 ) -> Task:
     """The task, created; its descriptors in `scope`."""
-    try:
-        pidfd = os.pidfd_open(pid)
-    except ProcessLookupError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
+    pidfd = owner.open()
     scope.callback(os.close, pidfd)
     cgroup = engine.cgroups.open(container_id)
     scope.callback(cgroup.close)
