@@ -9,7 +9,11 @@ from cffi import FFI
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHILD_UNITS = "child child_path child_tty child_mount child_cred"
-UNITS = f"error cleanup namespace netlink link mount bpf plan spawn {CHILD_UNITS} frame".split()
+OVERLAY_UNITS = "overlay overlay_links overlay_blame"
+UNITS = (
+    f"error cleanup thread namespace netlink link mount {OVERLAY_UNITS} bpf plan spawn "
+    f"{CHILD_UNITS} frame"
+).split()
 SHIM_UNITS = (
     "shim shim_setup shim_spawn shim_task shim_stream shim_log frame spawn plan "
     f"{CHILD_UNITS} error cleanup"

@@ -1,5 +1,6 @@
 /* Network namespaces: made without the caller leaving its own, pinned by a bind mount, opened, entered. */
 #include "netlink.h"
+#include "thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,13 +8,13 @@
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
-#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -21,8 +22,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#define CHILD_STACK (32 * 1024)
-#define LOOPBACK_INDEX 1 /* the first device of every network namespace */
+#define CHILD_STACK (32 * 1024) /* some 8 KiB are used */
+#define GUARD (64 * 1024)       /* a multiple of every page size */
+#define LOOPBACK_INDEX 1        /* the first device of every network namespace */
 #define IPV6_OFF "/proc/sys/net/ipv6/conf/all/disable_ipv6"
 
 /* Shared with the child, which lives in the caller's memory and descriptor table. */
@@ -55,13 +57,27 @@ static int inside_netns(void *data)
 	return 0;
 }
 
+/* A stack whose overflow is a fault of the child's, not damage to the caller's memory. */
+static char *guarded_stack(void)
+{
+	char *base = mmap(NULL, GUARD + CHILD_STACK, PROT_READ | PROT_WRITE,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_STACK | MAP_NORESERVE, -1, 0);
+
+	if (base == MAP_FAILED)
+		return NULL;
+	mprotect(base, GUARD, PROT_NONE);
+	return base + GUARD;
+}
+
 /* No exit signal: the caller's SIGCHLD handling, and its wait for any child, never see this one. */
 static int run_in_new_netns(struct netns_request *request, struct pn_error *reterr)
 {
-	char stack[CHILD_STACK] __attribute__((aligned(16)));
+	char *stack = guarded_stack();
 	sigset_t all, before;
 	pid_t pid;
 
+	if (!stack)
+		return pn_fail(reterr, errno, PN_STEP_MEMORY, "stack");
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
 	pid = clone(inside_netns, stack + CHILD_STACK, CLONE_VM | CLONE_VFORK | CLONE_FILES | CLONE_NEWNET, request);
@@ -71,6 +87,7 @@ static int run_in_new_netns(struct netns_request *request, struct pn_error *rete
 		while (waitpid(pid, NULL, __WCLONE) < 0 && errno == EINTR)
 			;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	munmap(stack - GUARD, GUARD + CHILD_STACK);
 	if (pid < 0)
 		return -reterr->errnum;
 	if (request->error.errnum) {
@@ -141,35 +158,6 @@ static void *netns_thread(void *data)
 	return NULL;
 }
 
-/* On another CPU than ours: left to itself the scheduler often queues a new thread behind its creator. */
-static void prefer_other_cpu(pthread_attr_t *attr)
-{
-	cpu_set_t cpus;
-	int here = sched_getcpu();
-
-	if (here < 0 || sched_getaffinity(0, sizeof(cpus), &cpus) < 0 || CPU_COUNT(&cpus) < 2)
-		return;
-	CPU_CLR(here, &cpus);
-	pthread_attr_setaffinity_np(attr, sizeof(cpus), &cpus);
-}
-
-static int start_thread(struct pn_netns_job *job)
-{
-	pthread_attr_t attr;
-	sigset_t all, before;
-	int ret;
-
-	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 4 * CHILD_STACK);
-	prefer_other_cpu(&attr);
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &before); /* inherited: the caller's handlers never run on the thread */
-	ret = pthread_create(&job->thread, &attr, netns_thread, job);
-	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	pthread_attr_destroy(&attr);
-	return ret;
-}
-
 PN_EXPORT int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, struct pn_error *reterr)
 {
 	struct pn_netns_job *job = calloc(1, sizeof(*job));
@@ -178,7 +166,7 @@ PN_EXPORT int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, stru
 	if (!job)
 		return pn_fail(reterr, ENOMEM, PN_STEP_MEMORY, "network namespace");
 	job->request = (struct netns_request){ .flags = flags, .fd = -1, .nl = -1 };
-	errnum = start_thread(job);
+	errnum = pn_thread_start(&job->thread, netns_thread, job, true);
 	if (errnum) {
 		free(job);
 		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");

@@ -140,37 +140,83 @@ void pn_nl_nest_end(struct pn_nl_batch *batch, uint32_t nest)
 
 /* ---- sending ---- */
 
-/* The kernel's own words about a failure, NULL where it gave none. */
-static const char *ack_text(const struct nlmsghdr *header)
+/* The kernel's own words about a failure, of the attributes in `size` bytes after the error and what it echoes of the
+ * request; empty where it gave none. */
+static void ack_text(const char *tlvs, size_t size, char *ret_text, size_t capacity)
 {
-	const struct nlmsgerr *error = NLMSG_DATA(header);
-	size_t echoed = header->nlmsg_flags & NLM_F_CAPPED ? 0 : NLMSG_ALIGN(error->msg.nlmsg_len - NLMSG_HDRLEN);
-	size_t at = NLMSG_LENGTH(sizeof(*error)) + echoed;
+	while (size >= RTA_LENGTH(0)) {
+		struct rtattr attr;
+		size_t length;
 
-	if (!(header->nlmsg_flags & NLM_F_ACK_TLVS))
-		return NULL;
-	while (at + RTA_LENGTH(1) <= header->nlmsg_len) {
-		const struct rtattr *attr = (const void *)((const char *)header + at);
-
-		if (attr->rta_len < RTA_LENGTH(0) || at + attr->rta_len > header->nlmsg_len)
-			return NULL;
-		if ((attr->rta_type & NLA_TYPE_MASK) == NLMSGERR_ATTR_MSG && attr->rta_len > RTA_LENGTH(0) &&
-		    ((const char *)attr)[attr->rta_len - 1] == '\0')
-			return RTA_DATA(attr);
-		at += RTA_ALIGN(attr->rta_len);
+		memcpy(&attr, tlvs, sizeof(attr));
+		if (attr.rta_len < RTA_LENGTH(0) || attr.rta_len > size)
+			return;
+		length = attr.rta_len - RTA_LENGTH(0);
+		if ((attr.rta_type & NLA_TYPE_MASK) == NLMSGERR_ATTR_MSG) {
+			length = strnlen(tlvs + RTA_LENGTH(0), length < capacity ? length : capacity - 1);
+			memcpy(ret_text, tlvs + RTA_LENGTH(0), length);
+			ret_text[length] = '\0';
+			return;
+		}
+		if (RTA_ALIGN(attr.rta_len) >= size)
+			return;
+		tlvs += RTA_ALIGN(attr.rta_len);
+		size -= RTA_ALIGN(attr.rta_len);
 	}
-	return NULL;
 }
 
-static void ack_failed(const struct pn_nl_batch *batch, uint32_t index, const struct nlmsghdr *header,
+/* at: a message of type NLMSG_ERROR, of which `size` bytes are there. */
+static void read_ack(const char *at, size_t size, const struct nlmsghdr *header, struct pn_nl_ack *ret_ack)
+{
+	const size_t fixed = NLMSG_LENGTH(sizeof(struct nlmsgerr));
+	struct nlmsgerr error;
+	size_t echoed = 0;
+
+	memcpy(&error, at + NLMSG_HDRLEN, sizeof(error));
+	ret_ack->seq = header->nlmsg_seq;
+	/* the kernel's are -1 to -4095 */
+	ret_ack->errnum = error.error <= 0 && error.error > -4096 ? -error.error : EPROTO;
+	ret_ack->text[0] = '\0';
+	if (!(header->nlmsg_flags & NLM_F_ACK_TLVS))
+		return;
+	if (!(header->nlmsg_flags & NLM_F_CAPPED)) {
+		if (error.msg.nlmsg_len < NLMSG_HDRLEN || error.msg.nlmsg_len > size)
+			return;
+		echoed = NLMSG_ALIGN(error.msg.nlmsg_len - NLMSG_HDRLEN);
+	}
+	if (echoed < size - fixed)
+		ack_text(at + fixed + echoed, size - fixed - echoed, ret_ack->text, sizeof(ret_ack->text));
+}
+
+PN_EXPORT int pn_nl_next_ack(const uint8_t *data, uint32_t size, uint32_t *at, struct pn_nl_ack *ret_ack)
+{
+	while (*at <= size && size - *at >= NLMSG_HDRLEN) {
+		const char *message = (const char *)data + *at;
+		size_t there = size - *at;
+		struct nlmsghdr header;
+
+		memcpy(&header, message, sizeof(header));
+		if (header.nlmsg_len < NLMSG_HDRLEN)
+			return -EBADMSG;
+		/* longer than what is there: cut off by the receiver's buffer, its beginning is good */
+		if (header.nlmsg_len < there)
+			there = header.nlmsg_len;
+		*at = there == header.nlmsg_len && NLMSG_ALIGN(there) < size - *at ? *at + NLMSG_ALIGN(there) : size;
+		if (header.nlmsg_type == NLMSG_ERROR && there >= NLMSG_LENGTH(sizeof(struct nlmsgerr))) {
+			read_ack(message, there, &header, ret_ack);
+			return 1;
+		}
+	}
+	return 0;
+}
+
+static void ack_failed(const struct pn_nl_batch *batch, uint32_t index, const struct pn_nl_ack *ack,
 		       struct pn_error *reterr)
 {
-	const struct nlmsgerr *error = NLMSG_DATA(header);
-	const char *text = ack_text(header);
 	char detail[sizeof(reterr->detail)];
 
-	snprintf(detail, sizeof(detail), "%s%s%s", batch->subject, text ? ": " : "", text ? text : "");
-	pn_fail(reterr, -error->error, batch->step[index], detail);
+	snprintf(detail, sizeof(detail), "%s%s%s", batch->subject, *ack->text ? ": " : "", ack->text);
+	pn_fail(reterr, ack->errnum, batch->step[index], detail);
 }
 
 static int send_batch(int nl, const struct pn_nl_batch *batch)
@@ -184,22 +230,52 @@ static int send_batch(int nl, const struct pn_nl_batch *batch)
 	return sent < 0 ? -errno : 0;
 }
 
+/* Up to count datagrams, which the kernel has queued within the send: one that is not there never comes. */
 static int recv_acks(int nl, uint32_t count, struct mmsghdr *messages)
 {
 	int got;
 
 	do
-		got = recvmmsg(nl, messages, count, 0, NULL);
+		got = recvmmsg(nl, messages, count, MSG_DONTWAIT, NULL);
 	while (got < 0 && errno == EINTR);
 	return got < 0 ? -errno : got;
 }
 
+/* What is known of the acknowledgements of one transaction. */
+struct answers {
+	uint32_t missing;
+	bool seen[PN_NL_MESSAGES];
+	uint32_t first_failed; /* PN_NL_MESSAGES: none */
+};
+
+/* One datagram. A late answer to an abandoned transaction is none of ours. */
+static void take_answers(const struct pn_nl_batch *batch, struct answers *answers, const uint8_t *data, uint32_t size,
+			 struct pn_error *reterr)
+{
+	struct pn_nl_ack ack;
+	uint32_t at = 0;
+
+	while (pn_nl_next_ack(data, size, &at, &ack) == 1) {
+		uint32_t index = ack.seq - batch->seq;
+
+		if (index >= batch->count || answers->seen[index])
+			continue;
+		answers->seen[index] = true;
+		answers->missing--;
+		if (ack.errnum && index < answers->first_failed) {
+			answers->first_failed = index;
+			ack_failed(batch, index, &ack, reterr);
+		}
+	}
+}
+
 int pn_nl_transact(int nl, struct pn_nl_batch *batch, struct pn_error *reterr)
 {
-	char space[PN_NL_MESSAGES][ACK_BYTES] __attribute__((aligned(NLMSG_ALIGNTO)));
+	uint8_t space[PN_NL_MESSAGES][ACK_BYTES] __attribute__((aligned(NLMSG_ALIGNTO)));
+	struct answers answers = { .missing = batch->count, .first_failed = PN_NL_MESSAGES };
 	struct mmsghdr messages[PN_NL_MESSAGES] = { 0 };
+	struct sockaddr_nl senders[PN_NL_MESSAGES];
 	struct iovec iov[PN_NL_MESSAGES];
-	uint32_t first_failed = PN_NL_MESSAGES, pending = batch->count;
 	int ret;
 
 	if (batch->overflow)
@@ -207,29 +283,22 @@ int pn_nl_transact(int nl, struct pn_nl_batch *batch, struct pn_error *reterr)
 	ret = send_batch(nl, batch);
 	if (ret < 0)
 		return pn_fail(reterr, -ret, PN_STEP_NETLINK, "send");
-	for (uint32_t i = 0; i < batch->count; i++) {
-		iov[i] = (struct iovec){ .iov_base = space[i], .iov_len = ACK_BYTES };
-		messages[i].msg_hdr = (struct msghdr){ .msg_iov = &iov[i], .msg_iovlen = 1 };
-	}
-	while (pending) {
-		int got = recv_acks(nl, pending, messages);
+	while (answers.missing) {
+		int got;
 
+		for (uint32_t i = 0; i < answers.missing; i++) {
+			iov[i] = (struct iovec){ .iov_base = space[i], .iov_len = ACK_BYTES };
+			messages[i].msg_hdr = (struct msghdr){ .msg_name = &senders[i],
+							       .msg_namelen = sizeof(senders[i]),
+							       .msg_iov = &iov[i],
+							       .msg_iovlen = 1 };
+		}
+		got = recv_acks(nl, answers.missing, messages);
 		if (got < 0)
 			return pn_fail(reterr, -got, PN_STEP_NETLINK, "acknowledgement");
-		for (int i = 0; i < got; i++) {
-			const struct nlmsghdr *header = (const void *)space[i];
-			uint32_t index = header->nlmsg_seq - batch->seq;
-
-			/* A late answer to an abandoned transaction is none of ours. */
-			if (messages[i].msg_len < NLMSG_LENGTH(sizeof(struct nlmsgerr)) ||
-			    header->nlmsg_type != NLMSG_ERROR || index >= batch->count)
-				continue;
-			pending--;
-			if (((const struct nlmsgerr *)NLMSG_DATA(header))->error && index < first_failed) {
-				first_failed = index;
-				ack_failed(batch, index, header, reterr);
-			}
-		}
+		for (int i = 0; i < got; i++)
+			if (senders[i].nl_pid == 0) /* the kernel; root's processes may write here too */
+				take_answers(batch, &answers, space[i], messages[i].msg_len, reterr);
 	}
-	return first_failed < PN_NL_MESSAGES ? -reterr->errnum : 0;
+	return answers.first_failed < PN_NL_MESSAGES ? -reterr->errnum : 0;
 }

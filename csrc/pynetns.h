@@ -81,6 +81,17 @@ int pn_ns_enter(int fd, uint32_t nstype, struct pn_error *reterr);
 /* An rtnetlink socket in the calling thread's network namespace. */
 int pn_nl_open(int *ret_fd, struct pn_error *reterr);
 
+/* What the kernel says to one request. */
+struct pn_nl_ack {
+	uint32_t seq;
+	int32_t errnum; /* positive; 0: done */
+	char text[128]; /* its reason; "" where it gave none */
+};
+
+/* The next acknowledgement in one datagram of size bytes, from *at on, which moves behind it. 1; 0 when there is none
+ * left; -EBADMSG. No byte outside the datagram is looked at, whatever the lengths in it say. netlink(7) */
+int pn_nl_next_ack(const uint8_t *data, uint32_t size, uint32_t *at, struct pn_nl_ack *ret_ack);
+
 /* ---- link.c: nl is an rtnetlink socket; it acts in the namespace it was opened in ---- */
 enum pn_port_flags {
 	PN_PORT_HAIRPIN = 1,
@@ -126,10 +137,14 @@ int pn_address_add(int nl, const char *name, const uint8_t *address, uint32_t pr
 int pn_route_add(int nl, const char *name, const uint8_t *destination, uint32_t prefix, const uint8_t *gateway,
 		 struct pn_error *reterr);
 
-/* ---- mount.c: detached mounts, handed over as fds ---- */
-enum pn_overlay_flags { PN_OVERLAY_READONLY = 1 };
+/* ---- overlay.c, mount.c: detached mounts, handed over as fds ---- */
+enum pn_overlay_flags {
+	PN_OVERLAY_READONLY = 1,
+	PN_OVERLAY_NO_APPEND = 2 /* as if the kernel had no "lowerdir+" (before Linux 6.7) */
+};
 
-/* lowers: nlowers paths, top layer first. upper and work "" for a read-only union. */
+/* lowers: 1 to 500 paths, top layer first. upper and work "" for a read-only union. The detail of an error names the
+ * directory at fault where that can be told. */
 int pn_overlay_mount(const char *const *lowers, uint32_t nlowers, const char *upper, const char *work, uint32_t flags,
 		     int *ret_fd, struct pn_error *reterr);
 /* A detached copy of the tree (or file) at path. attr_set: MOUNT_ATTR_* bits; propagation: MS_PRIVATE, MS_SLAVE,

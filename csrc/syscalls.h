@@ -48,6 +48,12 @@
 #define CLOSE_RANGE_UNSHARE (1U << 1)
 #endif
 
+/* Of linux/mount.h, which does not go together with every C library's sys/mount.h. */
+#define PN_FSOPEN_CLOEXEC 1
+#define PN_FSMOUNT_CLOEXEC 1
+#define PN_FSCONFIG_SET_STRING 1
+#define PN_FSCONFIG_CREATE 6
+
 struct pn_mount_attr {
 	uint64_t attr_set;
 	uint64_t attr_clr;

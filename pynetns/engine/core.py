@@ -14,7 +14,7 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import InvalidParameter, StateDamaged, System, Unavailable
+from ..errors import InvalidParameter, StateDamaged, Unavailable
 from ..kernel import Kernel
 from ..network.controller import NetworkController
 from ..runtime.cgroups import CgroupManager
@@ -241,14 +241,4 @@ def root_digest(root: str) -> str:
     return hashlib.sha256(root.encode()).hexdigest()[:8]
 
 
-def boot_id() -> str:
-    """The running kernel's boot id."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
-    except OSError as error:
-        raise System(f"boot id : {error.strerror}") from error
-
-
-BOOT_ID = boot_id()
-__all__ = ["BOOT_ID", "Engine", "default_bridge"]
+__all__ = ["Engine", "default_bridge"]

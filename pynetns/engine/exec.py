@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, KernelError, NotFound, StartFailed
 from ..kernel import frame
+from ..kernel.process import ProcessIdentity, process_root, recorded
 from ..runtime.capabilities import machine_capabilities
 from ..runtime.plan import Handles, render_exec_plan
 from ..runtime.seccomp import load_filter
@@ -88,10 +89,14 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         spec = read_spec(engine, container_id)
-        process = exec_process(engine, container_id, spec, row.state.pid, config)
+        owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        joining = Joining(container_id, exec_id, spec, process, row.state.pid, config, attach)
-        pid = start_exec(engine, joining, scope)
+        try:
+            process = exec_process(engine, container_id, spec, owner, config)
+            joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
+            pid = start_exec(engine, joining, scope)
+        except ProcessLookupError as error:
+            raise Conflict(f"Container {row.name} is not running") from error
         engine.store.add_event(
             "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
         )
@@ -110,7 +115,11 @@ def read_spec(engine: Engine, container_id: str) -> dict[str, Any]:
 
 
 def exec_process(
-    engine: Engine, container_id: str, spec: Mapping[str, Any], pid: int, config: ExecConfig
+    engine: Engine,
+    container_id: str,
+    spec: Mapping[str, Any],
+    owner: ProcessIdentity,
+    config: ExecConfig,
 ) -> dict[str, Any]:
     """The OCI process block: the container's, with what the exec changes. moby execSetPlatformOpt."""
     process = dict(spec["process"])
@@ -121,7 +130,7 @@ def exec_process(
         process["cwd"] = config.working_dir
     if config.user:
         record = engine.record(container_id)
-        user = exec_user(engine, pid, config.user, record.host_config.group_add)
+        user = exec_user(engine, owner, config.user, record.host_config.group_add)
         process["user"] = {
             "uid": user.uid,
             "gid": user.gid,
@@ -137,9 +146,9 @@ def exec_process(
     return process
 
 
-def exec_user(engine: Engine, pid: int, user: str, group_add: Sequence[str]) -> User:
+def exec_user(engine: Engine, owner: ProcessIdentity, user: str, group_add: Sequence[str]) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = process_root(owner)
     try:
         return get_user(*read_user_files(engine.kernel, root), user, group_add)
     finally:
@@ -165,7 +174,7 @@ class Joining:
     exec_id: str
     spec: dict[str, Any]
     process: dict[str, Any]
-    pid: int
+    owner: ProcessIdentity
     config: ExecConfig
     attach: Attach
 
@@ -209,10 +218,7 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
 
 def open_exec_handles(engine: Engine, joining: Joining, scope: ExitStack) -> Handles:
     """What the joining process needs of the outside."""
-    try:
-        pidfd = os.pidfd_open(joining.pid)
-    except ProcessLookupError as error:
-        raise Conflict(f"Container {joining.container_id} is not running") from error
+    pidfd = joining.owner.open()
     scope.callback(os.close, pidfd)
     cgroup = engine.cgroups.open(joining.container_id)
     scope.callback(cgroup.close)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import NotFound
+from ..kernel.process import boot_id, process_lives, recorded, wait_for_pidfd
 from ..model.state import State, rfc3339
 from ..runtime.shim import Exit
 from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory
@@ -76,13 +77,11 @@ def release_resources(engine: Engine, container_id: str) -> None:
 
 def find_exit(engine: Engine, row: ContainerRow) -> Exit | None:
     """How the container's process ended; None while it lives."""
-    from .core import BOOT_ID
-
     directory = task_directory(engine.exec_root, row.id)
     ended = read_exit(directory)
     if ended is not None:
         return ended
-    if row.state.boot_id != BOOT_ID:
+    if row.state.boot_id != boot_id():
         return Exit(LOST, time.time_ns())
     if process_lives(row.state) and row.id in engine.shim.tasks():
         return None
@@ -95,43 +94,22 @@ def find_exit(engine: Engine, row: ContainerRow) -> Exit | None:
     return Exit(LOST, time.time_ns())
 
 
-def process_lives(state: State) -> bool:
-    """Whether the very process of the state is there: same pid, same start time."""
-    from .start import start_ticks
-
-    if state.pid <= 0:
-        return False
-    ticks = start_ticks(state.pid)
-    return ticks != 0 and state.start_ticks in (0, ticks)
-
-
 def end_orphan(engine: Engine, row: ContainerRow) -> None:
     """The shim was killed: its containers have lost their parent, log and exit code. End them."""
     import signal
 
-    state = row.state
     try:
-        pidfd = os.pidfd_open(state.pid)
-    except (ProcessLookupError, OSError):
+        pidfd = recorded(row.state).open()
+    except OSError:
         return
     try:
-        if state.start_ticks and process_lives(state):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            wait_for_pidfd(pidfd)
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        wait_for_pidfd(pidfd)
     except ProcessLookupError:
         pass
     finally:
         os.close(pidfd)
     engine.cgroups.kill_all(row.id)
-
-
-def wait_for_pidfd(pidfd: int) -> None:
-    """Wait until the process behind `pidfd` has ended."""
-    import select
-
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll()
 
 
 def refresh(engine: Engine, row: ContainerRow) -> ContainerRow:
@@ -156,11 +134,9 @@ def refresh(engine: Engine, row: ContainerRow) -> ContainerRow:
 
 def has_ended(engine: Engine, row: ContainerRow) -> bool:
     """Cheap look: is there an exit record, or no such process, or no shim any more?"""
-    from .core import BOOT_ID
-
     directory = task_directory(engine.exec_root, row.id)
     return (
-        row.state.boot_id != BOOT_ID
+        row.state.boot_id != boot_id()
         or os.path.exists(f"{directory}/exit")
         or not process_lives(row.state)
         or not engine.shim.alive()

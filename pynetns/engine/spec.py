@@ -7,12 +7,13 @@ itself is a pure function of what is found here. moby Daemon.createSpec, seed se
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
 from ..kernel import Kernel
+from ..kernel.process import ProcessIdentity, recorded
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
@@ -33,12 +34,14 @@ _MAX_USER_FILE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class ContainerSpec:
-    """The OCI spec, the text of its seccomp block, the compiled filter (b"" for none)."""
+    """The OCI spec, the text of its seccomp block, the compiled filter (b"" for none); `joined`
+    are the processes whose namespaces it names, by the namespace's type."""
 
     oci: dict[str, Any]
     seccomp_json: str
     seccomp: bytes
     cgroup_parent: str
+    joined: Mapping[str, ProcessIdentity] = field(default_factory=dict)
 
     def json(self) -> str:
         """The spec's text, for the bundle."""
@@ -59,6 +62,7 @@ def create_spec(
         make_bind_sources(host_config)
         capabilities = container_capabilities(host_config)
         seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
+        joined = joined_processes(engine, host_config)
         spec = oci_spec.create_spec(
             oci_spec.SpecRequest(
                 container_id=record.id,
@@ -71,9 +75,9 @@ def create_spec(
                 hostname=sandbox.hostname,
                 domainname=sandbox.domainname,
                 netns_path=sandbox.key or OWN_NETNS,
-                network_pid=joined_pid(engine, host_config.network_mode),
-                ipc_pid=joined_pid(engine, host_config.ipc_mode),
-                pid_pid=joined_pid(engine, host_config.pid_mode),
+                network_pid=joined["network"].pid if "network" in joined else 0,
+                ipc_pid=joined["ipc"].pid if "ipc" in joined else 0,
+                pid_pid=joined["pid"].pid if "pid" in joined else 0,
                 user=find_user(engine.kernel, rootfs, config.user, host_config.group_add),
                 devices=resolve_devices(host_config.devices, host_config.privileged),
                 capabilities=capabilities,
@@ -85,7 +89,7 @@ def create_spec(
                 private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
             )
         )
-        return ContainerSpec(spec, seccomp_text, program, parent)
+        return ContainerSpec(spec, seccomp_text, program, parent, joined)
 
 
 def make_bind_sources(host_config: HostConfig) -> None:
@@ -123,15 +127,27 @@ def seccomp_of(
     return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")
 
 
-def joined_pid(engine: Engine, mode: str) -> int:
-    """The pid of the container that a mode "container:<id>" names, 0 for any other mode."""
-    if not mode.startswith("container:"):
-        return 0
-    other = get_container_id(engine.store, mode.removeprefix("container:"))
+def joined_processes(engine: Engine, host_config: HostConfig) -> dict[str, ProcessIdentity]:
+    """The processes of the containers that modes "container:<id>" name, by the namespace's type."""
+    modes = {
+        "network": host_config.network_mode,
+        "ipc": host_config.ipc_mode,
+        "pid": host_config.pid_mode,
+    }
+    return {
+        kind: joined_process(engine, mode.removeprefix("container:"))
+        for kind, mode in modes.items()
+        if mode.startswith("container:")
+    }
+
+
+def joined_process(engine: Engine, name: str) -> ProcessIdentity:
+    """The process of a container that must be running, and still that very process."""
+    other = get_container_id(engine.store, name)
     row = engine.store.container(other)
-    if row is None or not row.state.running:
+    if row is None or not row.state.running or not recorded(row.state).lives():
         raise Conflict(f"cannot join the namespace of a non running container: {other}")
-    return row.state.pid
+    return recorded(row.state)
 
 
 def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:

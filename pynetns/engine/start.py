@@ -18,6 +18,7 @@ from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError,
 from ..kernel import frame
 from ..kernel.mount import MS_PRIVATE
 from ..kernel.namespace import PendingNamespace
+from ..kernel.process import boot_id, process_namespace, recorded, start_ticks
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
@@ -171,14 +172,14 @@ def get_networked_container(engine: Engine, container: Starting) -> Networked | 
     if other_id == container.id:
         raise Conflict("cannot join own network")
     row = engine.store.container(other_id)
-    if row is None or not row.state.running:
+    if row is None or not row.state.running or not recorded(row.state).lives():
         raise Conflict(f"cannot join network of a non running container: {other_id}")
     record = engine.record(other_id)
     directory = container_directory(engine.root, other_id)
     mark_shared(engine.exec_root, other_id)
     return Networked(
         container_id=other_id,
-        pid=row.state.pid,
+        process=recorded(row.state),
         sandbox_key=row.network.sandbox_key,
         hostname=record.hostname,
         domainname=record.config.domainname,
@@ -275,8 +276,16 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[st
         if namespace["type"] == "network" and sandbox.netns_fd >= 0:
             opened["network"] = sandbox.netns_fd
             continue
+        owner = spec.joined.get(namespace["type"])
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            if owner is None:
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            else:
+                fd = process_namespace(owner, os.path.basename(path))
+        except ProcessLookupError as error:
+            raise Conflict(
+                f"cannot join the {namespace['type']} namespace of a container that is not running"
+            ) from error
         except OSError as error:
             raise StartFailed(
                 f"{namespace['type']} namespace {path}: {error.strerror}", 128
@@ -298,8 +307,6 @@ def stdio_flags(record: ContainerRecord) -> int:
 
 def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: int) -> None:
     """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
-    from .core import BOOT_ID
-
     with step("record_started"), engine.store.transaction():
         engine.store.set_state(
             container.id,
@@ -314,7 +321,7 @@ def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: i
                 started_at=rfc3339(time.time_ns()),
                 finished_at=container.state.finished_at,
                 started_before=True,
-                boot_id=BOOT_ID,
+                boot_id=boot_id(),
             ),
         )
         engine.store.set_network(container.id, sandbox.settings)
@@ -324,15 +331,6 @@ def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: i
             container.id,
             {"name": container.name, "image": container.record.config.image},
         )
-
-
-def start_ticks(pid: int) -> int:
-    """When process `pid` started, in clock ticks since boot; 0 when it is already gone. proc(5)."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[19])
-    except (OSError, IndexError):
-        return 0
 
 
 def record_failure(engine: Engine, container: Starting, error: BaseException) -> None:

@@ -5,7 +5,7 @@ Owns: the list of what the C core offers to the engine. fake.py has a FakeKernel
 
 from __future__ import annotations
 
-from . import bpf, link, mount, namespace
+from . import bpf, link, mount, namespace, process
 
 
 class Kernel:
@@ -17,6 +17,7 @@ class Kernel:
     ns_unpin = staticmethod(namespace.ns_unpin)
     ns_open = staticmethod(namespace.ns_open)
     ns_enter = staticmethod(namespace.ns_enter)
+    process_namespace = staticmethod(process.process_namespace)
 
     nl_open = staticmethod(link.nl_open)
     veth_create = staticmethod(link.veth_create)

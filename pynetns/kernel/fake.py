@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import KernelError
+from .process import ProcessIdentity
 
 
 class FakePending:
@@ -68,6 +69,10 @@ class FakeKernel:
 
     def ns_open(self, path: str, nstype: int = 0) -> int:
         self._call("ns_open", path, nstype)
+        return self._fd()
+
+    def process_namespace(self, identity: ProcessIdentity, kind: str) -> int:
+        self._call("process_namespace", identity, kind)
         return self._fd()
 
     def nl_open(self) -> int:

@@ -1,4 +1,4 @@
-"""Typed wrapper of csrc/mount.c: detached mounts, handed over as descriptors."""
+"""Typed wrapper of csrc/overlay.c and csrc/mount.c: detached mounts, handed over as descriptors."""
 
 from __future__ import annotations
 
@@ -14,12 +14,24 @@ MS_SHARED = 1 << 20
 
 
 def overlay_mount(
-    lowers: Sequence[str], upper: str = "", work: str = "", *, readonly: bool = False
+    lowers: Sequence[str],
+    upper: str = "",
+    work: str = "",
+    *,
+    readonly: bool = False,
+    append: bool = True,
 ) -> int:
-    """A detached overlay mount of `lowers` (top first) below `upper`; its descriptor."""
+    """A detached overlay mount of `lowers` (1 to 500, top first) below `upper`; its descriptor.
+
+    `append`: may name one layer after the other, which Linux 6.7 and later can; without that, and
+    where all names together are too long, a mount namespace of a thread's own is used (some ms).
+    KernelError; its detail names the directory at fault where that can be told.
+    """
     keep = [ffi.new("char[]", path(lower)) for lower in lowers]
     array = ffi.new("char *[]", keep)
-    flags = lib.PN_OVERLAY_READONLY if readonly else 0
+    flags = (lib.PN_OVERLAY_READONLY if readonly else 0) | (
+        0 if append else lib.PN_OVERLAY_NO_APPEND
+    )
     return out_fd(lib.pn_overlay_mount, array, len(keep), path(upper), path(work), flags)
 
 

@@ -84,20 +84,23 @@ def list_flows(ports: Sequence[int]) -> list[Flow]:
 
 
 def parse_flow(payload: bytes) -> Flow | None:
-    """A flow from its attributes; None for what is not UDP."""
+    """A flow from its attributes; None for what is not UDP over IPv4. KernelError EBADMSG."""
     attrs = parse(payload)
     original, reply = parse(attrs.get(_ORIGINAL, b"")), parse(attrs.get(_REPLY, b""))
-    protocol = parse(original.get(2, b""))
+    protocol, answering_protocol = parse(original.get(2, b"")), parse(reply.get(2, b""))
     if protocol.get(1) != bytes((_UDP,)):
         return None
-    address, answering = parse(original[1]), parse(reply[1])
-    answering_port = parse(reply[2])[2]
+    address, port = parse(original.get(1, b"")).get(2, b""), protocol.get(3, b"")
+    answering = parse(reply.get(1, b"")).get(1, b"")
+    answering_port = answering_protocol.get(2, b"")
+    if (len(address), len(port), len(answering), len(answering_port)) != (4, 2, 4, 2):
+        return None
     identity = nest(_ORIGINAL, attrs[_ORIGINAL])
     if _ZONE in attrs:
         identity += attr(_ZONE, attrs[_ZONE])
     return Flow(
-        to=(address[2], int.from_bytes(protocol[3], "big")),
-        answered_by=(answering[1], int.from_bytes(answering_port, "big")),
+        to=(address, int.from_bytes(port, "big")),
+        answered_by=(answering, int.from_bytes(answering_port, "big")),
         identity=identity,
     )
 
@@ -106,7 +109,7 @@ def delete_flow(flow: Flow) -> None:
     """Forget one flow; an absent one is fine."""
     with netlink.open_socket(netlink.NETFILTER) as sock:
         netlink.send(sock, netlink.message(_DELETE, netlink.ACK, 1, _FIXED + flow.identity))
-        answer = netlink.receive(sock)[0]
+        answer = netlink.answer_to(sock, 1)
     if answer.errno not in (0, errno.ENOENT):
         raise KernelError(answer.errno, "netlink", "delete flow")
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from ..errors import KernelError
@@ -19,6 +19,8 @@ REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 ERROR, DONE = 2, 3
 ROUTE, NETFILTER = 0, 12  # protocols
 _DUMP_INTERRUPTED = 0x10
+_DUMP_TRIES = 64
+_ANSWER_MAX = 1 << 17
 _SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
 _SO_SNDBUFFORCE = 32
 _DEFAULT_SNDBUF = 100_000  # below what any machine gives a socket
@@ -35,8 +37,9 @@ class Answer(NamedTuple):
 
     @property
     def errno(self) -> int:
-        """The code in an ERROR or DONE message; 0 is success."""
-        return -int(struct.unpack_from("=i", self.payload)[0]) if len(self.payload) >= 4 else 0
+        """The code in an ERROR or DONE message; 0 is success. The kernel's are -1 to -4095."""
+        code = int(struct.unpack_from("=i", self.payload)[0]) if len(self.payload) >= 4 else 0
+        return -code if -4096 < code <= 0 else errno.EPROTO
 
 
 # ---- attributes ----
@@ -64,12 +67,14 @@ def parse(data: bytes) -> dict[int, bytes]:
 
 
 def attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Attributes as (kind, value), in order."""
+    """Attributes as (kind, value), in order. KernelError EBADMSG: a length that cannot be."""
     at = 0
     while at + 4 <= len(data):
         size, kind = struct.unpack_from("=HH", data, at)
+        if not 4 <= size <= len(data) - at:
+            raise _malformed("attribute")
         yield kind & 0x3FFF, data[at + 4 : at + size]
-        at += max((size + 3) & ~3, 4)
+        at += (size + 3) & ~3
 
 
 def string(value: bytes) -> str:
@@ -106,17 +111,34 @@ def send(sock: socket.socket, data: bytes) -> None:
 
 
 def receive(sock: socket.socket) -> list[Answer]:
-    """The next answers. They exist since the request was sent: KernelError when there are none."""
-    try:
-        data = sock.recv(1 << 17, socket.MSG_DONTWAIT)
-    except OSError as error:
-        raise _failed(error, "answer") from error
-    answers, at = [], 0
+    """The next answers. They exist since the request was sent: KernelError when there are none.
+
+    What another process sent here (root may) is no answer.
+    """
+    while True:
+        try:
+            data, _, flags, sender = sock.recvmsg(_ANSWER_MAX, 0, socket.MSG_DONTWAIT)
+        except OSError as error:
+            raise _failed(error, "answer") from error
+        if flags & socket.MSG_TRUNC:
+            raise _malformed("answer")
+        if sender[0] == 0:
+            return list(messages(data))
+
+
+def messages(data: bytes) -> Iterator[Answer]:
+    """The messages of one datagram. KernelError EBADMSG: a length that cannot be."""
+    at = 0
     while at + 16 <= len(data):
         size, kind, flags, number, _ = _HEADER.unpack_from(data, at)
-        answers.append(Answer(kind, flags, number, data[at + 16 : at + size]))
-        at += max((size + 3) & ~3, 16)
-    return answers
+        if not 16 <= size <= len(data) - at:
+            raise _malformed("message")
+        yield Answer(kind, flags, number, data[at + 16 : at + size])
+        at += (size + 3) & ~3
+
+
+def _malformed(what: str) -> KernelError:
+    return KernelError(errno.EBADMSG, "netlink", f"{what} of impossible size")
 
 
 def _failed(error: OSError, detail: str) -> KernelError:
@@ -127,28 +149,49 @@ def get(protocol: int, kind: int, body: bytes, detail: str) -> bytes:
     """The one object a GET request names. KernelError with `detail`."""
     with open_socket(protocol) as sock:
         send(sock, message(kind, 0, 1, body))
-        answer = receive(sock)[0]
+        answer = answer_to(sock, 1)
     if answer.kind == ERROR:
         raise KernelError(answer.errno, "netlink", detail)
     return answer.payload
 
 
-def dump(protocol: int, kind: int, body: bytes, detail: str) -> list[bytes]:
-    """Every object a GET request lists, asked again while they change. KernelError."""
+def answer_to(sock: socket.socket, number: int) -> Answer:
+    """The first answer to request `number`. KernelError when there is none."""
     while True:
+        for answer in receive(sock):
+            if answer.number == number:
+                return answer
+
+
+def dump(protocol: int, kind: int, body: bytes, detail: str) -> list[bytes]:
+    """Every object a GET request lists, asked again while they change. KernelError, EINTR where they
+    never stop."""
+    for _ in range(_DUMP_TRIES):
         with open_socket(protocol) as sock:
             send(sock, message(kind, DUMP, 1, body))
-            found = _dumped(sock, detail)
+            found = _dumped(lambda: receive(sock), detail)
         if found is not None:
             return found
+    raise KernelError(errno.EINTR, "netlink", detail)
 
 
-def _dumped(sock: socket.socket, detail: str) -> list[bytes] | None:
-    """None when the list may be torn: things changed meanwhile."""
+def _dumped(receive_some: Callable[[], Iterable[Answer]], detail: str) -> list[bytes] | None:
+    """None when the list may be torn: things changed meanwhile, or a part did not fit the socket.
+
+    A list without its end is a KernelError of `receive_some`, never a short list.
+    """
     found: list[bytes] = []
     torn = False
     while True:
-        for answer in receive(sock):
+        try:
+            answers = receive_some()
+        except KernelError as error:
+            if error.errno == errno.ENOBUFS:
+                return None
+            raise
+        for answer in answers:
+            if answer.number != 1:
+                continue
             torn = torn or bool(answer.flags & _DUMP_INTERRUPTED)
             if answer.kind in (ERROR, DONE):
                 if answer.errno not in (0, errno.EINTR):

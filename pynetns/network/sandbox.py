@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from ..kernel import Kernel
 from ..kernel.namespace import PendingNamespace
+from ..kernel.process import ProcessIdentity
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings
 from ..store import SandboxRow
@@ -28,7 +29,7 @@ class Networked:
     """The running container whose network another one shares."""
 
     container_id: str
-    pid: int
+    process: ProcessIdentity
     sandbox_key: str
     hostname: str
     domainname: str
@@ -122,10 +123,15 @@ def default_hostname(request: SandboxRequest) -> str:
 def join_networked(kernel: Kernel, networked: Networked) -> Sandbox:
     """The sandbox of another container: its namespace, names and files. moby
     initializeNetworkingPaths. KernelError when its namespace is gone."""
-    where = networked.sandbox_key or f"/proc/{networked.pid}/ns/net"
+    key = networked.sandbox_key
+    if key:
+        namespace = kernel.ns_open(key, CLONE_NEWNET)
+    else:
+        key = f"/proc/{networked.process.pid}/ns/net"
+        namespace = kernel.process_namespace(networked.process, "net")
     return Sandbox(
-        key=where,
-        netns_fd=kernel.ns_open(where, CLONE_NEWNET),
+        key=key,
+        netns_fd=namespace,
         hostname=networked.hostname,
         domainname=networked.domainname,
         hosts_path=networked.hosts_path,

@@ -1,10 +1,11 @@
 """Root file systems in and out of tar: import of a directory or an archive into a layer directory.
 
-Owns: compression, the digest of the content, and running GNU tar, which does all unpacking (owners,
-links, devices, extended attributes) and is fed from here. Knows nothing of images.
+Owns: compression, the digest of the content, an archive's bytes and its end, and running GNU tar,
+which reads directories. What becomes of a member is unpack.py's. Knows nothing of images.
 
-Safety: tar strips leading slashes, refuses "..", and makes symlinks that lead elsewhere only at the
-end, so that no member is written through one; overlayfs's own attributes are left out.
+An archive may be of any size and have any number of members: what is held of it at a time is some
+MiB, a member's header included, and the window of its compression (512 MiB at most). What it unpacks
+to is bounded by the disk alone; when that is full, nothing of it stays.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ import gzip
 import hashlib
 import importlib
 import io
+import json
 import lzma
 import os
+import struct
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -26,14 +30,13 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from ..errors import InvalidParameter, NotFound, PynetnsError, System, Unavailable
+from .unpack import Unpacker
 
 _CHUNK = 1 << 20
 _BLOCK = 512
+_HEADER_MAX = 4 << 20  # all of what precedes a member's data: names, attributes, the map of holes
+_MEMORY_MAX = 512 << 20  # of a decompressor
 _XATTRS = ("--xattrs", "--xattrs-include=*", "--xattrs-exclude=trusted.overlay.*")
-_EXTRACT = (
-    *("tar", "--extract", "--file=-", "--numeric-owner", "--same-owner", "--same-permissions"),
-    *("--warning=no-timestamp", "--warning=no-unknown-keyword"),
-)
 _CREATE = (
     *("tar", "--create", "--file=-", "--format=posix", "--numeric-owner", "--one-file-system"),
     *("--sparse", "--sparse-version=0.0", "--sort=name"),
@@ -60,16 +63,47 @@ def _open_zstd(source: Any) -> Any:
         zstandard = importlib.import_module("zstandard")
     except ImportError as error:
         raise Unavailable("import: zstd archives need the Python package zstandard") from error
-    return zstandard.ZstdDecompressor().stream_reader(source, read_across_frames=True)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=_MEMORY_MAX)
+    return decompressor.stream_reader(source, read_across_frames=True)
+
+
+class _Xz(io.RawIOBase):
+    """xz within _MEMORY_MAX, which LZMAFile does not know."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self._stream = self._new()
+
+    @staticmethod
+    def _new() -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_MAX)
+
+    def read(self, size: int = -1) -> bytes:
+        while True:
+            if self._stream.eof:  # another stream, padding of zeros, or the end
+                rest = self._stream.unused_data or self._source.read(_CHUNK)
+                while rest and not rest.strip(b"\0"):
+                    rest = self._source.read(_CHUNK)
+                if not rest:
+                    return b""
+                self._stream = self._new()
+                data = self._stream.decompress(rest.lstrip(b"\0"), size)
+            else:
+                fed = self._source.read(1 << 16) if self._stream.needs_input else b""
+                if self._stream.needs_input and not fed:
+                    raise EOFError("it is cut off")
+                data = self._stream.decompress(fed, size)
+            if data:
+                return data
 
 
 _MAGIC: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
     (b"\x1f\x8b", lambda source: gzip.GzipFile(fileobj=source)),
     (b"\x28\xb5\x2f\xfd", _open_zstd),
     (b"BZh", bz2.BZ2File),
-    (b"\xfd7zXZ\x00", lzma.LZMAFile),
+    (b"\xfd7zXZ\x00", _Xz),
 )
-_DAMAGED = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError)
+_DAMAGED = (EOFError, zlib.error, lzma.LZMAError)
 
 
 class _Source(io.RawIOBase):
@@ -103,6 +137,12 @@ def decompressed(source: IO[bytes]) -> Iterator[bytes]:
             yield chunk
     except PynetnsError:
         raise
+    except gzip.BadGzipFile as error:
+        if stream.tell() == 0:
+            raise InvalidParameter(f"import: the archive is damaged: {error}") from error
+        raise InvalidParameter(
+            "import: the archive is damaged, or bytes that are no gzip follow its compressed data"
+        ) from error
     except _DAMAGED as error:
         raise InvalidParameter(f"import: the archive is damaged: {error}") from error
     except Exception as error:  # zstandard's ZstdError, without importing it; bz2's OSError
@@ -113,18 +153,22 @@ def decompressed(source: IO[bytes]) -> Iterator[bytes]:
 
 
 def import_tar(source: IO[bytes], target: str) -> Content:
-    """Unpack a tar file (compressed or not) into the existing directory `target`.
+    """Unpack a tar file (compressed or not) into the existing directory `target`, as docker import.
 
-    Raises InvalidParameter (damaged, no archive), Unavailable (disk full, no GNU tar). `target` may
-    hold a part of the content then.
+    Bytes behind the archive's end are ignored, as docker does, but another archive there is not.
+    Raises InvalidParameter (damaged, no archive, a saved image, a member that cannot be made),
+    Unavailable (disk full). `target` may hold a part of the content then.
     """
-    return _unpack(decompressed(source), target)
+    content = _unpack(decompressed(source), target, whiteouts=True)
+    _refuse_saved_image(target)
+    return content
 
 
 def import_directory(source: str, target: str) -> Content:
     """Copy a directory tree, without other file systems mounted in it and without sockets.
 
-    Raises NotFound, InvalidParameter (changed while it was read), Unavailable.
+    Raises NotFound, InvalidParameter (changed while it was read, a saved image), Unavailable (disk
+    full, no GNU tar).
     """
     if not os.path.isdir(source):
         raise NotFound(f"import: {source}: no such directory")
@@ -132,33 +176,163 @@ def import_directory(source: str, target: str) -> Content:
         tempfile.TemporaryFile() as messages,
         _tar([*_CREATE, *_XATTRS, "-C", source, "."], messages, stdout=subprocess.PIPE) as reader,
     ):
-        assert reader.stdout is not None
-        content = _unpack(iter(lambda: reader.stdout.read(_CHUNK), b""), target)  # type: ignore[union-attr]
-        reader.stdout.close()
+        output = reader.stdout
+        assert output is not None
+        try:
+            content = _unpack(iter(lambda: output.read(_CHUNK), b""), target, whiteouts=False)
+        except InvalidParameter:
+            output.close()
+            _check(reader, messages)  # its own reason comes first
+            raise
+        output.close()
         _check(reader, messages)
+    _refuse_saved_image(target)
     return content
 
 
-def _unpack(chunks: Iterator[bytes], target: str) -> Content:
-    digest, size, tail = hashlib.sha256(), 0, b""
-    command = [*_EXTRACT, *_XATTRS, "-C", target]
-    with (
-        tempfile.TemporaryFile() as messages,
-        _tar(command, messages, stdin=subprocess.PIPE) as tar,
-    ):
-        assert tar.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it says why at its end
-            for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
-                tail = (tail + chunk)[-_BLOCK:]
-                tar.stdin.write(chunk)
-        with contextlib.suppress(BrokenPipeError):
-            tar.stdin.close()
-        _check(tar, messages)
-    if tail != bytes(_BLOCK):  # tar itself takes an archive that is cut between two members
-        raise InvalidParameter("import: the archive is empty or cut off: it has no end mark")
-    return Content(digest.hexdigest(), size)
+def _unpack(chunks: Iterator[bytes], target: str, *, whiteouts: bool) -> Content:
+    stream = _Stream(chunks)
+    with Unpacker(target, whiteouts=whiteouts) as unpacker:
+        for member in _members(stream):
+            unpacker.add(member, stream.read)
+        unpacker.finish()
+    _read_rest(stream)
+    return Content(stream.digest.hexdigest(), stream.position)
+
+
+class _Stream:
+    """The plain archive as tarfile reads it: forward only, with what a header may take bounded."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self.position = 0
+        self.last = b""  # what was read last
+        self.header_budget: int | None = None  # bytes until the next member's data
+        self._chunks = chunks
+        self._held = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        """`size` bytes, less only at the end."""
+        if self.header_budget is not None:
+            self.header_budget -= size
+            if size < 0 or self.header_budget < 0:
+                raise InvalidParameter(
+                    f"import: the archive is damaged: a header of more than {_HEADER_MAX} bytes"
+                )
+        parts, missing = [], size
+        while missing > 0 and self._fill():
+            part = self._held[:missing]
+            self._held = self._held[missing:]
+            parts.append(part)
+            missing -= len(part)
+        self.last = b"".join(parts)
+        self.position += len(self.last)
+        return self.last
+
+    def _fill(self) -> bool:
+        while not self._held:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return False
+            self.digest.update(chunk)
+            self._held = memoryview(chunk)
+        return True
+
+    def tell(self) -> int:
+        """Bytes read so far."""
+        return self.position
+
+    def seek(self, position: int) -> None:
+        """Skip what lies between."""
+        if position < self.position:
+            raise tarfile.ReadError("a size that leads backwards")
+        budget, self.header_budget = self.header_budget, None
+        while self.position < position and self.read(min(position - self.position, _CHUNK)):
+            pass
+        self.header_budget = budget
+
+
+def _members(stream: _Stream) -> Iterator[tarfile.TarInfo]:
+    """Each header, with the stream at its data. InvalidParameter: damaged, cut off, no archive."""
+    tar: tarfile.TarFile | None = None
+    while True:
+        stream.header_budget = _HEADER_MAX
+        try:
+            if tar is None:
+                tar = tarfile.TarFile(
+                    fileobj=stream,  # type: ignore[arg-type]
+                    encoding="utf-8",
+                    errors="surrogateescape",
+                )
+            member = tar.next()
+        except (tarfile.TarError, ValueError, LookupError, OverflowError, struct.error) as error:
+            raise _no_archive(stream, error) from error
+        except RecursionError as error:
+            raise _no_archive(stream, "headers upon headers") from error
+        stream.header_budget = None
+        if member is None:
+            break
+        tar.members.clear()  # type: ignore[attr-defined]
+        yield member
+    if len(stream.last) < _BLOCK:
+        raise InvalidParameter("import: the archive is cut off: it has no end mark")
+    if stream.last.strip(b"\0"):
+        raise _no_archive(stream, "no header where one must be")
+
+
+def _no_archive(stream: _Stream, why: object) -> InvalidParameter:
+    if stream.position <= _BLOCK:
+        return InvalidParameter(f"import: this is no tar archive: {why}")
+    return InvalidParameter(f"import: the archive is damaged at byte {stream.position}: {why}")
+
+
+def _read_rest(stream: _Stream) -> None:
+    """To the end, for the digest."""
+    blocks = True  # nothing but zeros so far
+    while chunk := stream.read(_CHUNK):
+        if blocks and chunk.strip(b"\0"):
+            blocks = False
+            start = (len(chunk) - len(chunk.lstrip(b"\0"))) // _BLOCK * _BLOCK
+            if _is_header(chunk[start : start + _BLOCK]):
+                raise InvalidParameter(
+                    "import: another archive follows the end of the first: import one at a time, or "
+                    "join them with `tar --concatenate`"
+                )
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def _refuse_saved_image(target: str) -> None:
+    """An image's own archive is made of layers, and no root file system."""
+    names = set(os.listdir(target))
+    saved = "manifest.json" in names and _is_manifest(f"{target}/manifest.json")
+    if saved or {"oci-layout", "index.json"} <= names:
+        kind = "docker save" if saved else "an OCI layout"
+        raise InvalidParameter(
+            f"import: this is an image with its layers ({kind}), not a root file system: `docker load` "
+            "it, `docker create` a container of it, and import what `docker export` makes of that"
+        )
+
+
+def _is_manifest(path: str) -> bool:
+    """Whether a file is docker save's manifest.json. Not through a link, and no more than a MiB."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(fd, "rb") as file:
+            entries = json.loads(file.read(_CHUNK))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return (
+        isinstance(entries, list)
+        and bool(entries)
+        and all(isinstance(entry, dict) and {"Config", "Layers"} <= set(entry) for entry in entries)
+    )
 
 
 @contextlib.contextmanager

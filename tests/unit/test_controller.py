@@ -14,6 +14,7 @@ import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound, Unavailable
 from pynetns.kernel.fake import FakeKernel
+from pynetns.kernel.process import ProcessIdentity
 from pynetns.model.config import Config, HostConfig, PortBinding
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
@@ -215,11 +216,16 @@ def test_host_with_extra_hosts_renders_its_own(world: World) -> None:
 
 
 def test_container(world: World) -> None:
-    other = Networked("d" * 64, 7, "/k", "name", "dom", "/o/hosts", "/o/resolv.conf", "/o/hostname")
+    process = ProcessIdentity(7, 1, "boot")
+    files = ("/o/hosts", "/o/resolv.conf", "/o/hostname")
+    other = Networked("d" * 64, process, "/k", "name", "dom", *files)
     sandbox = world.start(network_mode="container:x", networked=other)
     assert (sandbox.hostname, sandbox.domainname, sandbox.hosts_path) == ("name", "dom", "/o/hosts")
     assert world.kernel.calls == [("ns_open", ("/k", 0x40000000))]
     world.assert_empty()
+    other = replace(other, sandbox_key="")  # of network mode host: no pin
+    assert world.start(network_mode="container:x", networked=other).key == "/proc/7/ns/net"
+    assert world.kernel.calls[1:] == [("process_namespace", (process, "net"))]
 
 
 def test_unknown_network(world: World) -> None:

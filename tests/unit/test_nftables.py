@@ -186,8 +186,3 @@ def test_attributes_parse_back(pairs):
     data = b"".join(netlink.attr(kind, value) for kind, value in pairs)
     assert len(data) % 4 == 0
     assert list(netlink.attributes(data)) == pairs
-
-
-@given(st.binary(max_size=64))
-def test_damaged_attributes_end_the_parsing(data):
-    list(netlink.attributes(data))

@@ -1,0 +1,12 @@
+/* Threads of the C core's own, for what a thread does once and ends with: entering a namespace. Private to csrc. */
+#ifndef PN_THREAD_H
+#define PN_THREAD_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+/* Starts run(data) with all signals blocked, so that no handler of the caller's ever runs there. other_cpu: not on the
+ * CPU of the caller. Positive errno; pthread_join ends it. */
+int pn_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *data, bool other_cpu);
+
+#endif

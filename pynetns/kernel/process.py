@@ -1,0 +1,185 @@
+"""Which process a recorded pid means, and what it has open to others: namespaces and its root.
+
+Owns: the identity of a process beyond its number, which the kernel gives to another one as soon as it
+is free. Whoever enters or opens something of a recorded process does it through here, never by a bare
+pid. The order is always the same: open by number, then compare when that process started. What was
+opened stays that process's, whoever gets its number later. proc(5), pidfd_open(2).
+
+    >>> identity = ProcessIdentity.of(os.getpid())
+    >>> os.close(process_namespace(identity, "net"))
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import os
+import select
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ..errors import System
+from ..model.state import State
+
+__all__ = [
+    "ProcessIdentity",
+    "boot_id",
+    "process_directory",
+    "process_lives",
+    "process_namespace",
+    "process_root",
+    "recorded",
+    "start_ticks",
+    "wait_for_pidfd",
+]
+
+
+@functools.cache
+def boot_id() -> str:
+    """The running kernel's boot id. Raises System without /proc."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError as error:
+        raise System(f"boot id : {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """One process for ever: number, start in clock ticks since boot, boot id of its kernel."""
+
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity:
+        """That of the process which has `pid` now; ProcessLookupError when there is none."""
+        ticks = start_ticks(pid)
+        if ticks == 0:
+            raise ProcessLookupError(errno.ESRCH, f"process {pid} is gone")
+        return cls(pid, ticks, boot_id())
+
+    def lives(self) -> bool:
+        """Whether it is there, as a process or as one that nobody has waited for yet."""
+        return (
+            self.pid > 0
+            and self.start_ticks > 0
+            and self.boot_id == boot_id()
+            and start_ticks(self.pid) == self.start_ticks
+        )
+
+    def open(self) -> int:
+        """A pidfd of it, the caller's. ProcessLookupError when it has ended."""
+        if self.pid <= 0:
+            raise self.gone()
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError as error:
+            raise self.gone() from error
+        # after opening: a number that is its now was its all the time
+        if self.lives() and not _has_ended(pidfd):
+            return pidfd
+        os.close(pidfd)
+        raise self.gone()
+
+    def gone(self) -> ProcessLookupError:
+        """The error that says so."""
+        return ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended")
+
+
+def recorded(state: State) -> ProcessIdentity:
+    """The process that a container's state names."""
+    return ProcessIdentity(state.pid, state.start_ticks, state.boot_id)
+
+
+def process_lives(state: State) -> bool:
+    """Whether the very process of the state is there."""
+    return recorded(state).lives()
+
+
+def start_ticks(pid: int) -> int:
+    """When process `pid` started, in clock ticks since boot; 0 when it is already gone. proc(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return _stat_fields(file.read())[1]
+    except (OSError, IndexError):
+        return 0
+
+
+def _stat_fields(text: bytes) -> tuple[bytes, int]:
+    """(state, start in ticks) of a stat file. The name in it may hold anything, also ")"."""
+    fields = text.rpartition(b")")[2].split()
+    return fields[0], int(fields[19])
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def wait_for_pidfd(pidfd: int) -> None:
+    """Wait until the process behind `pidfd` has ended."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    poll.poll()
+
+
+# ---- what a process has open to others ----
+
+
+@contextmanager
+def process_directory(identity: ProcessIdentity) -> Iterator[int]:
+    """Its /proc/<pid> as a descriptor, in which nothing of another process is ever found.
+
+    Raises ProcessLookupError when it has ended, before or inside the block.
+    """
+    if identity.pid <= 0 or identity.boot_id != boot_id():
+        raise identity.gone()
+    try:
+        fd = os.open(f"/proc/{identity.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise identity.gone() from error
+    try:
+        if not _is_of(fd, identity):
+            raise identity.gone()
+        yield fd
+    except OSError as error:
+        # of a process that ends meanwhile the kernel says ENOENT, ESRCH or even EACCES
+        if isinstance(error, ProcessLookupError) or _is_of(fd, identity):
+            raise
+        raise identity.gone() from error
+    finally:
+        os.close(fd)
+
+
+def _is_of(directory: int, identity: ProcessIdentity) -> bool:
+    """Whether a /proc/<pid> belongs to the process, and that has not ended."""
+    try:
+        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        with open(fd, "rb") as file:
+            state, ticks = _stat_fields(file.read())
+    except (OSError, IndexError):
+        return False
+    return ticks == identity.start_ticks and state not in (b"Z", b"X")
+
+
+def process_namespace(identity: ProcessIdentity, kind: str) -> int:
+    """Its namespace of `kind` ("net", "ipc", "pid", …: the names in /proc/<pid>/ns), opened.
+
+    ProcessLookupError when it has ended. namespaces(7).
+    """
+    with process_directory(identity) as directory:
+        return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+
+
+def process_root(identity: ProcessIdentity) -> int:
+    """Its root directory as an O_PATH descriptor, for openat2 with RESOLVE_IN_ROOT.
+
+    ProcessLookupError when it has ended.
+    """
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    with process_directory(identity) as directory:
+        return os.open("root", flags, dir_fd=directory)
