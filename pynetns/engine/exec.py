@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, NotFound
+from ..errors import Conflict, NotFound, clear_errors
 from ..kernel import frame
 from ..runtime.capabilities import machine_capabilities
 from ..runtime.plan import Handles, render_exec_plan
@@ -22,7 +22,7 @@ from ..runtime.seccomp import load_filter
 from ..runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ..runtime.user import get_user
 from ..trace import step
-from .exit import refresh
+from .exit import note, refresh
 from .spec import environment_with, read_user_files
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Exec:
         self._engine.shim.resize(self.id, rows, columns)
 
 
+@clear_errors
 def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
@@ -93,9 +94,7 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
             engine, container_id, exec_id, spec, process, row.state.pid, config, attach, scope
         )
         pid = task.start()
-        engine.store.add_event(
-            "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
-        )
+        note(engine, row, "exec_start", execID=exec_id)
         return Exec(engine, container_id, exec_id, pid)
 
 

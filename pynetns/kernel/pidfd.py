@@ -1,0 +1,94 @@
+"""Processes by descriptor: reached as themselves, whatever became of their number.
+
+Owns: opening by number and start time, signals, waiting, the exit status of a process that is
+nobody's child of ours. Knows nothing of containers. pidfd_open(2), ioctl_pidfd(2).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import struct
+from contextlib import suppress
+
+_INFO_EXIT = 1 << 3  # PIDFD_INFO_EXIT, Linux 6.15
+_INFO = struct.Struct("=QQ11Ii")  # struct pidfd_info up to exit_code
+_GET_INFO = 3 << 30 | _INFO.size << 16 | 0xFF << 8 | 11  # PIDFD_GET_INFO
+_REAPED_MS = 1000  # how long the one who has to may take to reap it
+
+
+def open_process(pid: int, start_ticks: int) -> int:
+    """A pidfd of the very process that has this number and start time (proc(5), clock ticks since
+    boot); -1 when it is gone. The caller's. OSError where there is no descriptor left."""
+    if pid <= 0:
+        return -1
+    try:
+        fd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return -1
+    same = False
+    try:
+        same = _stat(pid)[1] == start_ticks and not ended(fd, 0)
+    finally:
+        if not same:
+            os.close(fd)
+    return fd if same else -1
+
+
+def lives(pid: int, start_ticks: int) -> bool:
+    """Whether the process of this number and start time has not ended. OSError when it cannot be
+    told (no descriptor left)."""
+    letter, ticks = _stat(pid)
+    if ticks == 0 or ticks != start_ticks:
+        return False
+    if letter not in (b"Z", b"X"):
+        return True
+    fd = open_process(pid, start_ticks)  # a zombie, or only its first thread has ended
+    if fd < 0:
+        return False
+    os.close(fd)
+    return True
+
+
+def _stat(pid: int) -> tuple[bytes, int]:
+    """State letter and start time of a process; (b"", 0) when there is none. proc(5)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+            return fields[0], int(fields[19])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return b"", 0
+
+
+def ended(pidfd: int, timeout: float | None) -> bool:
+    """Wait until the process has ended, at most `timeout` seconds (None: for ever); whether it has."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(None if timeout is None else max(0, int(timeout * 1000 + 0.999))))
+
+
+def send_signal(pidfd: int, number: int) -> bool:
+    """Send a signal; False when the process has ended."""
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def exit_code(pidfd: int) -> int | None:
+    """The exit code of an ended process (128 + n after signal n), whoever reaps it; None where the
+    kernel does not tell (before Linux 6.15, or not reaped within a second)."""
+    reaped = select.poll()
+    reaped.register(pidfd, 0)  # POLLHUP: it has been reaped, its status is kept with the descriptor
+    reaped.poll(_REAPED_MS)
+    buffer = bytearray(_INFO.pack(_INFO_EXIT, *[0] * 13))
+    with suppress(OSError):
+        fcntl.ioctl(pidfd, _GET_INFO, buffer)
+        mask, status = _INFO.unpack(buffer)[0], _INFO.unpack(buffer)[-1]
+        if mask & _INFO_EXIT:
+            code = os.waitstatus_to_exitcode(status)
+            return code if code >= 0 else 128 - code
+    return None
