@@ -57,7 +57,7 @@ def settle_exit(engine: Engine, row: ContainerRow) -> ContainerRow:
         try:
             engine.store.atomically(lambda: record_exit(engine, settled))
         except Unavailable as error:
-            log.warning("container %s has ended, which cannot be recorded : %s", row.name, error)
+            log.info("container %s has ended, which cannot be recorded : %s", row.name, error)
             return settled
         release_resources(engine, row.id)
     return settled
@@ -76,7 +76,7 @@ def note(engine: Engine, row: ContainerRow, action: str, **attributes: str) -> N
     try:
         engine.store.add_event("container", action, row.id, {"name": row.name, **attributes})
     except Unavailable as error:
-        log.warning("container %s : event %s is not recorded : %s", row.name, action, error)
+        log.info("container %s : event %s is not recorded : %s", row.name, action, error)
 
 
 def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
@@ -197,7 +197,7 @@ def refresh(engine: Engine, row: ContainerRow) -> ContainerRow:
             row = settle_exit(engine, current)
         remove_if_wanted(engine, row)
     except (OSError, System, Unavailable) as error:
-        log.warning("container %s is shown as it was last known : %s", row.name, error)
+        log.info("container %s is shown as it was last known : %s", row.name, error)
     return row
 
 

@@ -65,7 +65,7 @@ def remove_everything(engine: Engine, row: ContainerRow) -> None:
         release_resources(engine, row.id)
         remove_files(engine, row.id)
     except Unavailable as error:
-        log.warning("container %s is removed without a mark : %s", row.name, error)
+        log.info("container %s is removed without a mark : %s", row.name, error)
         remove_files(engine, row.id)
         release_resources(engine, row.id)
     if os.path.exists(container_directory(engine.root, row.id)):

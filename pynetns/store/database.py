@@ -26,6 +26,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
+from .connection import Link, end_transaction, release
 from .copy import cannot_write, read_copy
 from .refusals import translate
 from .rows import SCHEMA, SCHEMA_VERSION
@@ -34,23 +35,6 @@ _T = TypeVar("_T")
 BUSY_SECONDS = 10.0
 # A checkpoint costs an fsync; every 4,000 pages (16 MiB) is once in several hundred starts.
 _PRAGMAS = ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")
-
-
-class _Link:
-    """One thread's connection. `lock` is held while it works, so that a fork never meets it half
-    way; `depth` counts nested transactions, `slow` says that each one is synced. Closes itself
-    when its thread ends."""
-
-    __slots__ = ("__weakref__", "cursor", "db", "depth", "lock", "slow")
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
-        self.cursor = db.cursor()  # one for all: a new one per statement costs as much as a look-up
-        self.lock = threading.RLock()
-        self.depth = 0
-        self.slow = False
-        # not __del__: a collector may finalize the connection first, which then complains
-        weakref.finalize(self, db.close)
 
 
 class Database:
@@ -62,7 +46,7 @@ class Database:
     def __init__(self, path: str) -> None:
         self.path = path
         self._local = threading.local()
-        self._links: weakref.WeakSet[_Link] = weakref.WeakSet()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._write_lock = threading.RLock()
         self._closed = False
         _databases.add(self)
@@ -141,14 +125,14 @@ class Database:
 
         self.atomically(record, durable=True)
 
-    def _link(self) -> _Link:
+    def _link(self) -> Link:
         try:
-            link: _Link = self._local.link
+            link: Link = self._local.link
             return link
         except AttributeError:
             return self._connect()
 
-    def _connect(self) -> _Link:
+    def _connect(self) -> Link:
         if self._closed:
             raise System(f"{self.path}: the store is closed")
         # mode=rw: a file that went away is an error, not a reason to make an empty one.
@@ -162,7 +146,7 @@ class Database:
             )
             for pragma in _PRAGMAS:
                 db.execute(pragma)
-            link = _Link(db)
+            link = Link(db)
             self._links.add(link)
             self._local.link = link
             return link
@@ -203,7 +187,8 @@ class Database:
         """
         if self._depth():
             return self._joined(work)
-        try:
+
+        def transaction() -> _T:
             link = self._hold()
             if durable:
                 link.slow = True
@@ -216,9 +201,20 @@ class Database:
             if durable:
                 link.db.execute("PRAGMA synchronous=NORMAL")
                 link.slow = False
-            link.lock.release()
-            self._write_lock.release()
+            self._give_back(link)
             return result
+
+        return self._cleanly(transaction)
+
+    def _cleanly(self, work: Callable[[], _T]) -> _T:
+        """Run `work`; whatever comes out of it, nothing is open or held afterwards. Said twice, as
+        what follows an error may be interrupted itself."""
+        try:
+            try:
+                return work()
+            except BaseException:
+                self._let_go()
+                raise
         except BaseException as error:
             self._let_go()
             self._raise_known(error)
@@ -245,25 +241,29 @@ class Database:
 
     def _depth(self) -> int:
         """How many transactions of this thread are open."""
-        link: _Link | None = getattr(self._local, "link", None)
+        link: Link | None = getattr(self._local, "link", None)
         return 0 if link is None else link.depth
 
-    def _hold(self) -> _Link:
+    def _hold(self) -> Link:
         """The connection, for this thread alone and as the only writer of the process."""
         link = self._link()
         self._write_lock.acquire()
         link.lock.acquire()
         return link
 
+    def _give_back(self, link: Link) -> None:
+        link.lock.release()
+        self._write_lock.release()
+
     def _let_go(self) -> None:
         """End whatever this thread has begun, from any point in between: no transaction is open
         and no lock held afterwards. Called outside of every transaction."""
-        link: _Link | None = getattr(self._local, "link", None)
+        link: Link | None = getattr(self._local, "link", None)
         if link is not None:
             link.depth = 0
-            _end_transaction(link)
-            _release(link.lock)
-        _release(self._write_lock)
+            end_transaction(link)
+            release(link.lock)
+        release(self._write_lock)
 
     def _raise_known(self, error: BaseException) -> None:
         """Raise an error of SQLite as one of ours. IntegrityError passes, as its meaning is the
@@ -284,20 +284,22 @@ class Database:
         first), the rows are those of a copy."""
         if self._depth():
             return self._fetch(sql, args)
-        try:
-            link = self._link()
-            link.lock.acquire()
-            rows = link.cursor.execute(sql, args).fetchall()
+
+        def read() -> list[Any]:
+            try:
+                link = self._link()
+                link.lock.acquire()
+                rows = link.cursor.execute(sql, args).fetchall()
+            except sqlite3.OperationalError as error:
+                copied = read_copy(self.path, sql, args) if cannot_write(error) else None
+                if copied is None:
+                    raise
+                self._let_go()
+                return copied
             link.lock.release()
             return rows
-        except BaseException as error:
-            self._let_go()
-            if isinstance(error, sqlite3.OperationalError) and cannot_write(error):
-                copied = read_copy(self.path, sql, args)
-                if copied is not None:
-                    return copied
-            self._raise_known(error)
-            raise
+
+        return self._cleanly(read)
 
     def _fetch(self, sql: str, args: Sequence[Any]) -> list[Any]:
         try:
@@ -313,16 +315,14 @@ class Database:
             except sqlite3.Error as error:
                 self._raise_known(error)
                 raise
-        try:
+
+        def write() -> sqlite3.Cursor:
             link = self._hold()
             cursor = link.cursor.execute(sql, args)
-            link.lock.release()
-            self._write_lock.release()
+            self._give_back(link)
             return cursor
-        except BaseException as error:
-            self._let_go()
-            self._raise_known(error)
-            raise
+
+        return self._cleanly(write)
 
     # ---- forks ----
 
@@ -350,27 +350,6 @@ def _remove_files(path: str) -> None:
     for file in (path, f"{path}-wal", f"{path}-shm"):
         with suppress(FileNotFoundError):
             os.unlink(file)
-
-
-def _end_transaction(link: _Link) -> None:
-    """Roll back what is open, after a COMMIT that failed too, and leave the slow mode."""
-    try:
-        if link.db.in_transaction:
-            link.db.execute("ROLLBACK")
-        if link.slow:
-            link.db.execute("PRAGMA synchronous=NORMAL")
-            link.slow = False
-    except sqlite3.Error:
-        pass  # closed, or so broken that it holds nothing any more
-
-
-def _release(lock: Any) -> None:
-    """Release a lock as often as this thread holds it, be it never."""
-    try:
-        while True:
-            lock.release()
-    except RuntimeError:
-        pass  # not ours (any more)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

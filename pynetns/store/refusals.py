@@ -10,6 +10,7 @@ import sqlite3
 
 from ..errors import PynetnsError, StateDamaged, System, Unavailable, remedy_of
 
+_ROOM = 65536  # bytes: SQLite's index takes 32 KiB at once
 _FULL = "free some space on its file system"
 # The texts are SQLite's own (sqlite3_errstr); Python 3.10 has no error codes to look at.
 _ERRORS: tuple[tuple[str, type[PynetnsError], str], ...] = (
@@ -29,10 +30,20 @@ def translate(error: sqlite3.Error, path: str) -> PynetnsError:
     text = str(error)
     if "unable to open" in text:
         return _not_opened(error, path)
+    if "I/O error" in text and _is_full(path):  # what SQLite calls a full disk when it maps files
+        text = "database or disk is full"
     for part, kind, remedy in _ERRORS:
         if part in text:
             return kind(f"{path}: {text}: {remedy}")
     return System(f"{path}: {text}")
+
+
+def _is_full(path: str) -> bool:
+    try:
+        status = os.statvfs(os.path.dirname(path))
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < _ROOM or status.f_favail == 0
 
 
 def _not_opened(error: sqlite3.Error, path: str) -> PynetnsError:
