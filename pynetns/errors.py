@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 
 class PynetnsError(Exception):
@@ -89,3 +92,50 @@ class StartFailed(PynetnsError):
     def __init__(self, message: str, exit_code: int) -> None:
         self.exit_code = exit_code
         super().__init__(message)
+
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+# What to do about a shortage: appended to the system's own word for it.
+_REMEDIES = {
+    errno.EMFILE: "raise this program's limit on open files (ulimit -n), or close some",
+    errno.ENFILE: "raise fs.file-max (sysctl), the machine's limit on open files",
+    errno.ENOSPC: "free some space (or inodes) on its file system",
+    errno.EDQUOT: "free some space or raise the quota",
+    errno.EROFS: "remount its file system read-write",
+    errno.ENOMEM: "free some memory",
+}
+
+
+def remedy_of(err: int | None) -> str:
+    """ ": what to do" about a shortage or a read-only file system; "" for any other errno."""
+    remedy = _REMEDIES.get(err or 0)
+    return f": {remedy}" if remedy else ""
+
+
+def shortage(error: BaseException, what: str = "") -> Unavailable | None:
+    """A raw OSError or KernelError about a shortage as what the caller can act on; None for any
+    other error. `what`: named where the error names no file."""
+    if not isinstance(error, OSError | KernelError) or error.errno not in _REMEDIES:
+        return None
+    if isinstance(error, KernelError):
+        return Unavailable(f"{error}{remedy_of(error.errno)}")
+    where = error.filename or what
+    return Unavailable(f"{f'{where}: ' if where else ''}{error.strerror}{remedy_of(error.errno)}")
+
+
+def clear_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A verb that raises Unavailable, with the remedy, where the system ran short of something."""
+
+    @wraps(function)
+    def verb(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except (OSError, KernelError) as error:
+            known = shortage(error)
+            if known is None:
+                raise
+            raise known from error
+
+    return verb

@@ -14,7 +14,13 @@ import platform
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import InvalidParameter, StateDamaged, Unavailable
+from ..errors import (
+    InvalidParameter,
+    NotFound,
+    StateDamaged,
+    Unavailable,
+    clear_errors,
+)
 from ..kernel import Kernel
 from ..network.controller import NetworkController
 from ..runtime.cgroups import CgroupManager
@@ -23,6 +29,7 @@ from ..storage.images import ImageStore
 from ..storage.rootfs import RootfsStore
 from ..store import Store
 from .container import ContainerCollection
+from .exec_root import claim_exec_root
 from .images import ImageCollection
 from .record import ContainerRecord, container_directory, read_record
 
@@ -65,8 +72,24 @@ class Engine:
             check_bridge_name(bridge)
         self.kernel = kernel or Kernel()
         self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
-        self._set_up_directories()
+        self._make_root()
         self.store = Store(f"{self.root}/pynetns.db")
+        try:
+            self._open(bridge, bip, mtu, tuple(dns), tuple(dns_search), tuple(dns_options))
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _open(
+        self,
+        bridge: str | None,
+        bip: str | None,
+        mtu: int,
+        dns: tuple[str, ...],
+        dns_search: tuple[str, ...],
+        dns_options: tuple[str, ...],
+    ) -> None:
+        self._make_exec_root()
         self.shim = ShimClient(self.exec_root)
         self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
@@ -78,9 +101,9 @@ class Engine:
             bridge_name=bridge or default_bridge(self.root),
             bip=bip,
             mtu=mtu,
-            dns=tuple(dns),
-            dns_search=tuple(dns_search),
-            dns_options=tuple(dns_options),
+            dns=dns,
+            dns_search=dns_search,
+            dns_options=dns_options,
         )
         self.containers = ContainerCollection(self)
         self.images = ImageCollection(self)
@@ -90,44 +113,39 @@ class Engine:
 
     # ---- set-up ----
 
-    def _set_up_directories(self) -> None:
+    @clear_errors
+    def _make_root(self) -> None:
         if os.geteuid() != 0:
             raise Unavailable("engine : must run as root (try sudo)")
         if len(self.exec_root) > 3000 or self.exec_root == self.root:
             raise Unavailable("--exec-root : must be a directory of its own")
-        try:
-            for name in _ROOT_DIRS:
-                os.makedirs(f"{self.root}/{name}", mode=0o711, exist_ok=True)
-            self._mount_exec_root()
-            for name in _EXEC_DIRS:
-                os.makedirs(f"{self.exec_root}/{name}", mode=0o700, exist_ok=True)
-        except OSError as error:
-            raise Unavailable(f"{error.filename} : {error.strerror}") from error
+        for name in _ROOT_DIRS:
+            _make_directory(f"{self.root}/{name}", 0o711)
 
-    def _mount_exec_root(self) -> None:
-        """A private tmpfs: fast, voided by a reboot, and its mounts propagate nowhere."""
-        os.makedirs(self.exec_root, mode=0o700, exist_ok=True)
-        if os.path.ismount(self.exec_root):
-            return
-        lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not os.path.ismount(self.exec_root):
-                self.kernel.tmpfs_mount(self.exec_root, "mode=700")
-        finally:
-            os.close(lock)
+    @clear_errors
+    def _make_exec_root(self) -> None:
+        _make_directory(self.exec_root, 0o700)
+        claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
+        for name in _EXEC_DIRS:
+            _make_directory(f"{self.exec_root}/{name}", 0o700)
 
     # ---- records ----
 
     def record(self, container_id: str) -> ContainerRecord:
-        """What container `container_id` is configured to be; read again only when changed."""
-        stamp = self._record_stamp(container_id)
-        known = self._records.get(container_id)
-        if known and known[0] == stamp:
-            return known[1]
-        record = read_record(self.root, container_id)
+        """What container `container_id` is configured to be; read again only when changed.
+
+        Raises StateDamaged, or NotFound for a container that has been removed.
+        """
+        try:
+            stamp = self._record_stamp(container_id)
+            known = self._records.get(container_id)
+            if known and known[0] == stamp:
+                return known[1]
+            record = read_record(self.root, container_id)
+        except FileNotFoundError as error:
+            if self.store.container(container_id) is None:
+                raise NotFound(f"No such container: {container_id}") from error
+            raise StateDamaged(f"{error.filename}: missing") from error
         self._records[container_id] = (stamp, record)
         return record
 
@@ -137,13 +155,10 @@ class Engine:
 
     def _record_stamp(self, container_id: str) -> tuple[int, int]:
         directory = container_directory(self.root, container_id)
-        try:
-            return (
-                os.stat(f"{directory}/config.v2.json").st_mtime_ns,
-                os.stat(f"{directory}/hostconfig.json").st_mtime_ns,
-            )
-        except FileNotFoundError as error:
-            raise StateDamaged(f"{error.filename}: missing") from error
+        return (
+            os.stat(f"{directory}/config.v2.json").st_mtime_ns,
+            os.stat(f"{directory}/hostconfig.json").st_mtime_ns,
+        )
 
     def forget_record(self, container_id: str) -> None:
         """Drop a removed container from the cache."""
@@ -216,6 +231,12 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def _make_directory(path: str, mode: int) -> None:
+    """Make it and its parents; not even tried where it is there (it may be read-only or frozen)."""
+    if not os.path.isdir(path):
+        os.makedirs(path, mode=mode, exist_ok=True)
 
 
 def check_bridge_name(name: str) -> None:

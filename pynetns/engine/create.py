@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from io import FileIO
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter
+from ..errors import Conflict, InvalidParameter, clear_errors
 from ..model.config import Config, HostConfig
-from ..model.network import NetworkSettings
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
@@ -24,6 +25,7 @@ from ..runtime.seccomp import inline_profiles
 from ..runtime.spec import validate_host_config
 from ..trace import step
 from ..undo import Undo
+from .ghosts import remove_ghost
 from .lock import container_lock, remove_lock
 from .names import numbered_name, random_name
 from .record import ContainerRecord, container_directory, log_path, write_record
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 _NAME_TRIES = 8
 
 
+@clear_errors
 def container_create(
     engine: Engine, config: Config, host_config: HostConfig, name: str | None = None
 ) -> str:
@@ -50,10 +53,15 @@ def container_create(
         host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
-        with container_lock(engine.exec_root, record.id), Undo() as undo:
+        with (
+            container_lock(engine.exec_root, record.id),
+            Undo() as undo,
+            undo,
+            spare_descriptor(),
+        ):
             undo.push(remove_lock, engine.exec_root, record.id)
-            name = register_name(engine, record, name)
             undo.push(engine.store.remove_container, record.id)
+            name = register_name(engine, record, name)
             create_files_of(engine, record, name, undo)
             engine.store.add_event(
                 "container", "create", record.id, {"name": name, "image": config.image}
@@ -132,7 +140,13 @@ def make_record(
 def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> str:
     """Take the name, or find a free one."""
     if name is not None:
-        engine.store.add_container(record.id, name, record.created, State())
+        try:
+            engine.store.add_container(record.id, name, record.created, State())
+        except Conflict:
+            holder = engine.store.container_by_name(name)
+            if holder is None or not remove_ghost(engine, holder):
+                raise
+            engine.store.add_container(record.id, name, record.created, State())
         return name
     for attempt in range(_NAME_TRIES):
         candidate = random_name() if attempt < _NAME_TRIES - 1 else numbered_name()
@@ -147,17 +161,39 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
     """The container's directory and writable layer, as far as they can be made beforehand."""
     directory = container_directory(engine.root, record.id)
+    undo.push(remove_tree, directory)
     os.mkdir(directory, 0o710)
-    undo.push(shutil.rmtree, directory, True)
     for sub in ("checkpoints", "mounts"):
         os.mkdir(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
     os.close(
         os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
     )
-    engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
+    engine.rootfs.create_layer(record.id)
     write_record(engine.root, record, name)
     engine.remember_record(record)
     undo.push(engine.forget_record, record.id)
-    engine.store.set_network(record.id, NetworkSettings())
+
+
+@contextmanager
+def spare_descriptor() -> Iterator[None]:
+    """Where descriptors run out in the middle, an undo still has one to list a directory with."""
+    with FileIO("/dev/null"):
+        yield
+
+
+def remove_tree(directory: str) -> None:
+    """Remove a directory that only we have written to, with one descriptor at a time. Absent is
+    fine."""
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return
+    for name in names:
+        path = f"{directory}/{name}"
+        if os.path.isdir(path) and not os.path.islink(path):
+            remove_tree(path)
+        else:
+            os.unlink(path)
+    os.rmdir(directory)

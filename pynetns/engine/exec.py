@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, KernelError, NotFound, StartFailed
+from ..errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
 from ..kernel import frame
 from ..kernel.process import ProcessIdentity, process_root, recorded
 from ..runtime.capabilities import machine_capabilities
@@ -24,7 +24,7 @@ from ..runtime.seccomp import load_filter
 from ..runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ..runtime.user import User, get_user
 from ..trace import step
-from .exit import refresh
+from .exit import note, refresh
 from .spec import environment_with, read_user_files
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class Exec:
         self._engine.shim.resize(self.id, rows, columns)
 
 
+@clear_errors
 def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
@@ -97,9 +98,7 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
             pid = start_exec(engine, joining, scope)
         except ProcessLookupError as error:
             raise Conflict(f"Container {row.name} is not running") from error
-        engine.store.add_event(
-            "container", "exec_start", container_id, {"name": row.name, "execID": exec_id}
-        )
+        note(engine, row, "exec_start", execID=exec_id)
         return Exec(engine, container_id, exec_id, pid)
 
 

@@ -3,21 +3,27 @@
 Nobody watches in the background: the shim writes how a task ended, and whoever next waits for, reads
 or changes the container settles it here. State is written before resources are freed, so that a
 crash in between leaves only what restore.py finds and removes.
+
+A process that lives is never taken for dead. Where no shim runs any more, it is looked at, signalled
+and waited for by its own descriptor; where a shim runs that cannot be asked, nothing is concluded.
 """
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import time
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound
-from ..kernel.process import boot_id, process_lives, recorded, wait_for_pidfd
+from ..errors import NotFound, StateDamaged, System, Unavailable
+from ..kernel import pidfd as pidfds
+from ..kernel.process import boot_id, process_lives, recorded
 from ..model.state import State, rfc3339
 from ..runtime.shim import Exit
-from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory
+from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
 from ..trace import step
 from .lock import container_lock, remove_lock, try_container_lock
 
@@ -25,13 +31,17 @@ if TYPE_CHECKING:
     from ..store import ContainerRow
     from .core import Engine
 
+log = logging.getLogger("pynetns")
+
 LOST = 255  # exit code of a container whose end nobody saw, as dockerd after its own crash
 
 
 def settle_exit(engine: Engine, row: ContainerRow) -> ContainerRow:
     """With the container's lock held: if its process has ended, record that and free what it had.
 
-    Returns the row as it is afterwards.
+    Returns the row as it is afterwards. Where the store cannot be written (a full disk), the row
+    tells of the end all the same; its record stays, and the next one who looks tries again.
+    Unavailable when the end cannot be told from a life, because the shim cannot be asked.
     """
     if not row.state.running:
         return row
@@ -39,17 +49,33 @@ def settle_exit(engine: Engine, row: ContainerRow) -> ContainerRow:
     if ended is None:
         return row
     with step("settle_exit"):
-        state = exited_state(row.state, ended, engine.cgroups.oom_killed(row.id))
-        with engine.store.transaction():
-            engine.store.set_state(row.id, state)
-            engine.store.set_network(row.id, row.network.clean_operational_data())
-            engine.store.add_event(
-                "container", "die", row.id, {"name": row.name, "exitCode": str(ended.code)}
-            )
+        settled = row._replace(
+            state=exited_state(row.state, ended, engine.cgroups.oom_killed(row.id)),
+            network=row.network.clean_operational_data(),
+        )
+        try:
+            engine.store.atomically(lambda: record_exit(engine, settled))
+        except Unavailable as error:
+            log.info("container %s has ended, which cannot be recorded : %s", row.name, error)
+            return settled
         release_resources(engine, row.id)
-    settled = engine.store.container(row.id)
-    assert settled is not None
     return settled
+
+
+def record_exit(engine: Engine, row: ContainerRow) -> None:
+    """State, network settings and event of an end."""
+    engine.store.set_state(row.id, row.state)
+    engine.store.set_network(row.id, row.network)
+    attributes = {"name": row.name, "exitCode": str(row.state.exit_code)}
+    engine.store.add_event("container", "die", row.id, attributes)
+
+
+def note(engine: Engine, row: ContainerRow, action: str, **attributes: str) -> None:
+    """Add an event about what has been done already: that it cannot be written undoes nothing."""
+    try:
+        engine.store.add_event("container", action, row.id, {"name": row.name, **attributes})
+    except Unavailable as error:
+        log.info("container %s : event %s is not recorded : %s", row.name, action, error)
 
 
 def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
@@ -76,70 +102,105 @@ def release_resources(engine: Engine, container_id: str) -> None:
 
 
 def find_exit(engine: Engine, row: ContainerRow) -> Exit | None:
-    """How the container's process ended; None while it lives."""
+    """How the container's process ended; None while it lives. Unavailable when its process is gone,
+    but the shim, which knows how it ended, cannot be asked."""
     directory = task_directory(engine.exec_root, row.id)
     ended = read_exit(directory)
     if ended is not None:
         return ended
     if row.state.boot_id != boot_id():
         return Exit(LOST, time.time_ns())
-    if process_lives(row.state) and row.id in engine.shim.tasks():
+    if process_lives(row.state):
         return None
-    ended = read_exit(directory)  # it may have ended while we looked
-    if ended is not None:
-        return ended
     if row.id in engine.shim.tasks():
-        return None  # the process is gone, its record is being written
-    end_orphan(engine, row)
-    return Exit(LOST, time.time_ns())
+        return None  # the process is gone, its record is being written; or it is out of sight
+    return read_exit(directory) or Exit(LOST, time.time_ns())
 
 
-def end_orphan(engine: Engine, row: ContainerRow) -> None:
-    """The shim was killed: its containers have lost their parent, log and exit code. End them."""
-    import signal
-
+def send_signal(engine: Engine, row: ContainerRow, number: int) -> bool:
+    """Signal the container's first process, by the shim or without it; False when it has ended."""
+    try:
+        if engine.shim.signal(row.id, number):
+            return True
+    except Unavailable as error:
+        log.warning("container %s is signalled without its shim : %s", row.name, error)
     try:
         pidfd = recorded(row.state).open()
-    except OSError:
-        return
-    try:
-        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        wait_for_pidfd(pidfd)
     except ProcessLookupError:
-        pass
+        return False
+    try:
+        sent = pidfds.send_signal(pidfd, number)
     finally:
         os.close(pidfd)
-    engine.cgroups.kill_all(row.id)
+    if number == signal.SIGKILL:
+        engine.cgroups.kill_all(row.id)
+    return sent
+
+
+def await_end(engine: Engine, row: ContainerRow, timeout: float | None = None) -> Exit | None:
+    """Wait until the container's process has ended, by the shim or without it. None when it is to
+    be found on record. TimeoutError after `timeout` seconds."""
+    started = time.monotonic()
+    try:
+        ended = engine.shim.wait(row.id, timeout)
+    except Unavailable as error:
+        log.warning("container %s is waited for without its shim : %s", row.name, error)
+        ended = None
+    if ended is not None:
+        return ended
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+    return await_orphan(engine, row, left)
+
+
+def await_orphan(engine: Engine, row: ContainerRow, timeout: float | None) -> Exit | None:
+    """Wait for a process that has lost its shim, and write the record which that would have
+    written, as far as the kernel tells how the process ended."""
+    try:
+        pidfd = recorded(row.state).open()
+    except ProcessLookupError:
+        return None
+    try:
+        if not pidfds.ended(pidfd, timeout):
+            raise TimeoutError
+        code = pidfds.exit_code(pidfd)
+    finally:
+        os.close(pidfd)
+    ended = Exit(LOST if code is None else code, time.time_ns())
+    directory = task_directory(engine.exec_root, row.id)
+    if row.id not in engine.shim.tasks():
+        write_exit(directory, ended)
+    return read_exit(directory)
 
 
 def refresh(engine: Engine, row: ContainerRow) -> ContainerRow:
     """For readers: settle an end that has its record, unless somebody else holds the container.
 
-    Never waits for a lock; a container that is being changed is shown as the store has it.
+    Never waits for a lock; a container that is being changed is shown as the store has it, and so
+    is one whose end cannot be looked into.
     """
     if not row.state.running:
         return row
-    if not has_ended(engine, row):
-        return row
-    with try_container_lock(engine.exec_root, row.id) as held:
-        if not held:
+    try:
+        if not has_ended(engine, row):
             return row
-        current = engine.store.container(row.id)
-        if current is None:
-            return row
-        row = settle_exit(engine, current)
-    remove_if_wanted(engine, row)
+        with try_container_lock(engine.exec_root, row.id) as held:
+            current = engine.store.container(row.id) if held else None
+            if current is None:
+                return row
+            row = settle_exit(engine, current)
+        remove_if_wanted(engine, row)
+    except (OSError, System, Unavailable) as error:
+        log.info("container %s is shown as it was last known : %s", row.name, error)
     return row
 
 
 def has_ended(engine: Engine, row: ContainerRow) -> bool:
-    """Cheap look: is there an exit record, or no such process, or no shim any more?"""
+    """Cheap look: is there an exit record, or no such process?"""
     directory = task_directory(engine.exec_root, row.id)
     return (
         row.state.boot_id != boot_id()
         or os.path.exists(f"{directory}/exit")
         or not process_lives(row.state)
-        or not engine.shim.alive()
     )
 
 
@@ -170,7 +231,11 @@ def remove_if_wanted(engine: Engine, row: ContainerRow) -> bool:
     """Remove an ended container that was created with auto-remove."""
     if row.state.running or not row.state.started_before:
         return False
-    if not engine.record(row.id).host_config.auto_remove:
+    try:
+        if not engine.record(row.id).host_config.auto_remove:
+            return False
+    except (NotFound, StateDamaged) as error:
+        log.error("container %s : %s", row.name, error)
         return False
     from .remove import container_remove
 

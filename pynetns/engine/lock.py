@@ -6,55 +6,62 @@ exclude each other as two processes do. Readers never take it.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
+
+from ..errors import clear_errors
 
 
 def _path(exec_root: str, container_id: str) -> str:
     return f"{exec_root}/locks/{container_id}"
 
 
-def _acquire(path: str, operation: int) -> int:
-    """An open, locked lock file that still has its name; BlockingIOError with LOCK_NB."""
+@clear_errors
+def _acquire(path: str, operation: int) -> FileIO:
+    """An open, locked lock file that still has its name; BlockingIOError with LOCK_NB. A file object
+    closes itself if its caller is interrupted before it has it."""
     while True:
-        fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        file = FileIO(path, "r+", opener=_open)
         try:
-            fcntl.flock(fd, operation)
-            if os.fstat(fd).st_nlink:
-                return fd
+            fcntl.flock(file, operation)
+            if os.fstat(file.fileno()).st_nlink:
+                return file
         except BaseException:
-            os.close(fd)
+            file.close()
             raise
-        os.close(fd)  # removed with its container while we waited: take the new one
+        file.close()  # removed with its container while we waited: take the new one
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 @contextmanager
 def container_lock(exec_root: str, container_id: str) -> Iterator[None]:
     """Hold the container's lock; waits for it."""
-    fd = _acquire(_path(exec_root, container_id), fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(fd)
+    with _acquire(_path(exec_root, container_id), fcntl.LOCK_EX) as file:
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # a child forked meanwhile has a copy
 
 
 @contextmanager
 def try_container_lock(exec_root: str, container_id: str) -> Iterator[bool]:
     """Hold the lock if nobody else does; yields whether it is held."""
     try:
-        fd = _acquire(_path(exec_root, container_id), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            raise
+        file = _acquire(_path(exec_root, container_id), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         yield False
         return
-    try:
-        yield True
-    finally:
-        os.close(fd)
+    with file:
+        try:
+            yield True
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def remove_lock(exec_root: str, container_id: str) -> None:

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, StateDamaged
+from ..errors import Conflict
 from .exit import has_ended, release_resources, remove_if_wanted, settle_exit
+from .ghosts import remove_ghost
 from .lock import try_container_lock
 from .record import container_directory
 from .remove import remove_everything
@@ -32,23 +34,29 @@ def restore(engine: Engine) -> None:
     leftovers = {row.container_id for row in engine.store.sandboxes()}
     leftovers |= set(os.listdir(f"{engine.exec_root}/tasks"))
     for row in engine.store.containers():
-        if row.state.running:
-            if has_ended(engine, row):
-                _restore_one(engine, row)
-            leftovers.discard(row.id)
-        elif row.state.status in ("removing",) or row.id in leftovers:
-            _restore_one(engine, row)
-            leftovers.discard(row.id)
+        _attempt(row.name, _settle, engine, row, row.id in leftovers)
+        leftovers.discard(row.id)
     for container_id in leftovers:  # of containers that are gone altogether
-        _release_unowned(engine, container_id)
+        _attempt(container_id[:12], _release_unowned, engine, container_id)
 
 
-def _restore_one(engine: Engine, row: ContainerRow) -> None:
-    """Repair one container; one whose files are damaged must not keep the others from use."""
+def _attempt(name: str, repair: Callable[..., object], *args: object) -> None:
+    """Repair one container; one that resists must not keep the others from use."""
     try:
+        repair(*args)
+    except Exception as error:
+        log.error("container %s : %s", name, error)
+        log.debug("repair of %s", name, exc_info=True)
+
+
+def _settle(engine: Engine, row: ContainerRow, left_something: bool) -> None:
+    if row.state.running:
+        if has_ended(engine, row):
+            _repair(engine, row)
+    elif row.state.status == "removing" or left_something:
         _repair(engine, row)
-    except StateDamaged as error:
-        log.error("container %s : %s", row.name, error)
+    elif not row.state.started_before:
+        remove_ghost(engine, row)
 
 
 def _repair(engine: Engine, row: ContainerRow) -> None:
@@ -117,10 +125,14 @@ def _containers_without_files(engine: Engine, rows: dict[str, ContainerRow]) -> 
         if os.path.exists(container_directory(engine.root, row.id)):
             continue
         with try_container_lock(engine.exec_root, row.id) as held:
-            if held and not os.path.exists(container_directory(engine.root, row.id)):
-                engine.rootfs.remove_layer(row.id)
-                engine.store.remove_container(row.id)
-                removed.append(f"container {row.name}: it has no files")
+            current = engine.store.container(row.id) if held else None
+            if current is None or os.path.exists(container_directory(engine.root, row.id)):
+                continue
+            if current.state.running:
+                log.warning("container %s runs without its files : remove it with -f", row.name)
+                continue
+            remove_everything(engine, current)
+            removed.append(f"container {row.name}: it has no files")
     return removed
 
 

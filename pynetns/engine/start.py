@@ -7,6 +7,7 @@ Seed section 1.2 (daemon/start.go containerStart); docs/architecture.md lists wh
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -14,7 +15,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, KernelError, NotFound, NotModified, PynetnsError, StartFailed
+from ..errors import (
+    Conflict,
+    KernelError,
+    NotFound,
+    NotModified,
+    PynetnsError,
+    StartFailed,
+    Unavailable,
+    clear_errors,
+)
 from ..kernel import frame
 from ..kernel.mount import MS_PRIVATE
 from ..kernel.namespace import PendingNamespace
@@ -35,6 +45,7 @@ if TYPE_CHECKING:
     from .core import Engine
 
 _NO_ATTACH = Attach()
+log = logging.getLogger("pynetns")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +59,7 @@ class Starting:
     network: NetworkSettings
 
 
+@clear_errors
 def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTACH) -> None:
     """Start a container; returns when its program has been executed.
 
@@ -74,7 +86,7 @@ def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTA
 
 def run_start(engine: Engine, container: Starting, attach: Attach) -> None:
     # descriptors first, so that an undo has some to work with even where they had run out
-    with Undo() as undo, ExitStack() as scope:
+    with Undo() as undo, undo, ExitStack() as scope:
         namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
         sandbox = initialize_networking(engine, container, namespace, scope, undo)
@@ -307,34 +319,35 @@ def stdio_flags(record: ContainerRecord) -> int:
 
 def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: int) -> None:
     """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
-    with step("record_started"), engine.store.transaction():
-        engine.store.set_state(
-            container.id,
-            replace(
-                container.state,
-                status="running",
-                pid=pid,
-                start_ticks=start_ticks(pid),
-                exit_code=0,
-                error="",
-                oom_killed=False,
-                started_at=rfc3339(time.time_ns()),
-                finished_at=container.state.finished_at,
-                started_before=True,
-                boot_id=boot_id(),
-            ),
-        )
+    state = replace(
+        container.state,
+        status="running",
+        pid=pid,
+        start_ticks=start_ticks(pid),
+        exit_code=0,
+        error="",
+        oom_killed=False,
+        started_at=rfc3339(time.time_ns()),
+        finished_at=container.state.finished_at,
+        started_before=True,
+        boot_id=boot_id(),
+    )
+    attributes = {"name": container.name, "image": container.record.config.image}
+
+    def record() -> None:
+        engine.store.set_state(container.id, state)
         engine.store.set_network(container.id, sandbox.settings)
-        engine.store.add_event(
-            "container",
-            "start",
-            container.id,
-            {"name": container.name, "image": container.record.config.image},
-        )
+        engine.store.add_event("container", "start", container.id, attributes)
+
+    with step("record_started"):
+        engine.store.atomically(record)
 
 
 def record_failure(engine: Engine, container: Starting, error: BaseException) -> None:
     """The error and exit code of a failed start, for inspect. moby's deferred block, seed 1.2."""
     code = error.exit_code if isinstance(error, StartFailed) else 128
     text = str(error) if isinstance(error, PynetnsError | KernelError) else repr(error)
-    engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))
+    try:
+        engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))
+    except Unavailable as unwritten:  # the error itself is what the caller has to know
+        log.warning("container %s : its failure is not recorded : %s", container.name, unwritten)

@@ -5,18 +5,22 @@ Source: moby daemon/kill.go, daemon/stop.go; Docker Engine API ContainerKill, Co
 
 from __future__ import annotations
 
+import logging
 import signal as signals
 import time
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, NotFound
+from ..errors import Conflict, NotFound, StateDamaged, clear_errors
+from ..model.config import Config
 from ..model.parse import parse_signal
 from ..trace import step
-from .exit import recorded_exit_code, refresh, settle_now
+from .exit import await_end, note, recorded_exit_code, refresh, send_signal, settle_now
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
     from .core import Engine
+
+log = logging.getLogger("pynetns")
 
 DEFAULT_STOP_TIMEOUT = 10  # seconds, as docker stop
 
@@ -28,6 +32,7 @@ def _row(engine: Engine, container_id: str) -> ContainerRow:
     return row
 
 
+@clear_errors
 def container_kill(engine: Engine, container_id: str, signal: str | int = "SIGKILL") -> None:
     """Send a signal (name or number, default SIGKILL) to the container's first process.
 
@@ -36,15 +41,14 @@ def container_kill(engine: Engine, container_id: str, signal: str | int = "SIGKI
     number = parse_signal(signal)
     with step("container_kill"):
         row = refresh(engine, _row(engine, container_id))
-        if not row.state.running or not engine.shim.signal(container_id, number):
+        if not row.state.running or not send_signal(engine, row, number):
             raise Conflict(f"Cannot kill container: {row.name}: container is not running")
-        engine.store.add_event(
-            "container", "kill", row.id, {"name": row.name, "signal": str(number)}
-        )
+        note(engine, row, "kill", signal=str(number))
         if number == signals.SIGKILL:
             container_wait(engine, container_id)
 
 
+@clear_errors
 def container_stop(engine: Engine, container_id: str, timeout: float | None = None) -> bool:
     """Ask the container to end, after `timeout` seconds make it end. False when it did not run.
 
@@ -54,19 +58,29 @@ def container_stop(engine: Engine, container_id: str, timeout: float | None = No
         row = refresh(engine, _row(engine, container_id))
         if not row.state.running:
             return False
-        config = engine.record(container_id).config
+        config = stop_config(engine, row)
         if timeout is None:
             timeout = DEFAULT_STOP_TIMEOUT if config.stop_timeout is None else config.stop_timeout
-        engine.shim.signal(container_id, parse_signal(config.stop_signal or "SIGTERM"))
+        send_signal(engine, row, parse_signal(config.stop_signal or "SIGTERM"))
         try:
             container_wait(engine, container_id, None if timeout < 0 else timeout)
         except TimeoutError:
-            engine.shim.signal(container_id, signals.SIGKILL)
+            send_signal(engine, row, signals.SIGKILL)
             container_wait(engine, container_id)
-        engine.store.add_event("container", "stop", row.id, {"name": row.name})
+        note(engine, row, "stop")
         return True
 
 
+def stop_config(engine: Engine, row: ContainerRow) -> Config:
+    """How the container wants to be stopped; Docker's defaults where its files are lost."""
+    try:
+        return engine.record(row.id).config
+    except StateDamaged as error:
+        log.warning("container %s is stopped by default : %s", row.name, error)
+        return Config()
+
+
+@clear_errors
 def container_wait(engine: Engine, container_id: str, timeout: float | None = None) -> int:
     """Wait for the container's end; its exit code. TimeoutError after `timeout` seconds.
 
@@ -76,7 +90,7 @@ def container_wait(engine: Engine, container_id: str, timeout: float | None = No
     row = _row(engine, container_id)
     while row.state.running:
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        ended = engine.shim.wait(container_id, left)
+        ended = await_end(engine, row, left)
         settled = settle_now(engine, container_id)
         if settled is None:  # auto-removed by whoever was faster
             return ended.code if ended else recorded_exit_code(engine, container_id)

@@ -14,13 +14,13 @@ from __future__ import annotations
 import errno
 import functools
 import os
-import select
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import System
 from ..model.state import State
+from .pidfd import ended
 
 __all__ = [
     "ProcessIdentity",
@@ -31,7 +31,6 @@ __all__ = [
     "process_root",
     "recorded",
     "start_ticks",
-    "wait_for_pidfd",
 ]
 
 
@@ -62,13 +61,15 @@ class ProcessIdentity:
         return cls(pid, ticks, boot_id())
 
     def lives(self) -> bool:
-        """Whether it is there, as a process or as one that nobody has waited for yet."""
-        return (
-            self.pid > 0
-            and self.start_ticks > 0
-            and self.boot_id == boot_id()
-            and start_ticks(self.pid) == self.start_ticks
-        )
+        """Whether it has not ended. OSError when that cannot be told (no descriptor left)."""
+        letter, ticks = self._look()
+        if not ticks or letter not in (b"Z", b"X"):
+            return bool(ticks)
+        try:
+            os.close(self.open())  # not waited for yet; or only its first thread has ended
+        except ProcessLookupError:
+            return False
+        return True
 
     def open(self) -> int:
         """A pidfd of it, the caller's. ProcessLookupError when it has ended."""
@@ -78,11 +79,23 @@ class ProcessIdentity:
             pidfd = os.pidfd_open(self.pid)
         except ProcessLookupError as error:
             raise self.gone() from error
-        # after opening: a number that is its now was its all the time
-        if self.lives() and not _has_ended(pidfd):
-            return pidfd
-        os.close(pidfd)
-        raise self.gone()
+        same = False
+        try:
+            # after opening: a number that is its now was its all the time
+            same = self._look()[1] != 0 and not ended(pidfd, 0)
+        finally:
+            if not same:
+                os.close(pidfd)
+        if not same:
+            raise self.gone()
+        return pidfd
+
+    def _look(self) -> tuple[bytes, int]:
+        """State letter and start of the process with its number, (b"", 0) when that is another."""
+        if self.pid <= 0 or self.boot_id != boot_id():
+            return b"", 0
+        letter, ticks = _stat(self.pid)
+        return (letter, ticks) if ticks == self.start_ticks else (b"", 0)
 
     def gone(self) -> ProcessLookupError:
         """The error that says so."""
@@ -101,30 +114,22 @@ def process_lives(state: State) -> bool:
 
 def start_ticks(pid: int) -> int:
     """When process `pid` started, in clock ticks since boot; 0 when it is already gone. proc(5)."""
+    return _stat(pid)[1]
+
+
+def _stat(pid: int) -> tuple[bytes, int]:
+    """State letter and start of a process; (b"", 0) when there is none."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return _stat_fields(file.read())[1]
-    except (OSError, IndexError):
-        return 0
+            return _stat_fields(file.read())
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return b"", 0
 
 
 def _stat_fields(text: bytes) -> tuple[bytes, int]:
     """(state, start in ticks) of a stat file. The name in it may hold anything, also ")"."""
     fields = text.rpartition(b")")[2].split()
     return fields[0], int(fields[19])
-
-
-def _has_ended(pidfd: int) -> bool:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def wait_for_pidfd(pidfd: int) -> None:
-    """Wait until the process behind `pidfd` has ended."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll()
 
 
 # ---- what a process has open to others ----

@@ -280,6 +280,12 @@ class NetworkController:
                 )
                 return
             except KernelError as error:
+                if error.name == "EXFULL":
+                    raise Unavailable(
+                        f"network {network.name}: its bridge {network.bridge} has all the 1,023 "
+                        "ports that Linux gives a bridge: remove containers, "
+                        "or use --network host or none"
+                    ) from error
                 if left == 0 or not self._mend(nl, error, network):
                     raise
                 if error.name == "EEXIST":

@@ -143,7 +143,8 @@ def create_endpoint(
     (address outside the subnet), Unavailable (no address left).
     """
     endpoint_id = secrets.token_hex(32)
-    with store.transaction():
+
+    def allocate() -> tuple[EndpointRow, str, bytes, list[PortRow]]:
         if first:
             store.add_sandbox(sandbox)
         number = request_address(store, network.id, network.name, network.subnet, options.address)
@@ -162,6 +163,9 @@ def create_endpoint(
         store.add_endpoint(row)
         ports = port_rows(reserved, sandbox.container_id, endpoint_id, address)
         store.add_ports(ports)
+        return row, address, mac, ports
+
+    row, address, mac, ports = store.atomically(allocate)
     requested = address if options.address is not None else ""
     return Endpoint(row, network, address, mac, options.aliases, requested, tuple(ports))
 

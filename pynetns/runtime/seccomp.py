@@ -188,14 +188,16 @@ def _load(same: _Same, cache_dir: str) -> bytes:
 def _write_atomically(directory: str, path: str, content: bytes) -> None:
     import tempfile  # slow to import, and a miss is rare
 
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
+    temporary = ""
     try:
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        fd, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
         with open(fd, "wb") as file:
             file.write(content)
         os.replace(temporary, path)
     except OSError as error:
-        os.unlink(temporary)
+        if temporary:
+            os.unlink(temporary)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
 

@@ -16,13 +16,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from ..errors import KernelError, System, Unavailable
+from ..errors import KernelError, System, Unavailable, remedy_of
 from ..kernel import frame
 from ..kernel.frame import Frame
 from ..kernel.lib import shim_path
 from ..trace import step
 
+_NO_SHIM = {errno.ENOENT, errno.ECONNREFUSED}
 _GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
+
+
+class NoShim(Unavailable):
+    """No shim runs: nobody listens. Everything else that keeps from asking it (no descriptor left,
+    no permission, another protocol) says nothing about its tasks and is another exception."""
 
 
 class Exit(NamedTuple):
@@ -44,7 +50,19 @@ class ShimClient:
     # ---- connections ----
 
     def _socket(self) -> int:
-        """A connected socket, or OSError. The path is short whatever the exec root's length."""
+        """A connected socket. NoShim, or Unavailable where it cannot be told."""
+        try:
+            return self._connected()
+        except (OSError, KernelError) as error:
+            if isinstance(error, OSError) and error.errno in _NO_SHIM:
+                raise NoShim(f"no shim runs in {self.exec_root}") from error
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise Unavailable(
+                f"the shim of {self.exec_root} cannot be reached: {why}{remedy_of(error.errno)}"
+            ) from error
+
+    def _connected(self) -> int:
+        """The path is short whatever the exec root's length."""
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
         root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -68,17 +86,17 @@ class ShimClient:
         return fd
 
     def connect(self, *, start: bool = True) -> int:
-        """A new connection, the caller's to close. OSError or KernelError when `start` is false
-        and no shim runs."""
+        """A new connection, the caller's to close. NoShim when `start` is false and none runs;
+        Unavailable when it cannot be reached."""
         try:
             return self._socket()
-        except (OSError, KernelError):
+        except NoShim:
             if not start:
                 raise
         with step("start_shim"), self._start_lock():
             try:
                 return self._socket()  # another process was faster
-            except (OSError, KernelError):
+            except NoShim:
                 self._start()
             return self._socket()
 
@@ -138,7 +156,7 @@ class ShimClient:
         """Whether the shim is there. Cheap: a look at a connection that is open anyway."""
         try:
             fd = self._take(start=False)
-        except (OSError, KernelError):
+        except NoShim:
             return False
         if _readable(fd, 0):  # nobody asked anything: this is its end
             os.close(fd)
@@ -154,7 +172,7 @@ class ShimClient:
             os.close(fd)
         try:
             self._give(self.connect(start=False))
-        except (OSError, KernelError):
+        except NoShim:
             return False
         return True
 
@@ -256,7 +274,7 @@ class ShimClient:
         there is no shim. TimeoutError after `timeout` seconds."""
         try:
             fd = self._take(start=False)
-        except (OSError, KernelError):
+        except NoShim:
             return None
         try:
             frame.send(fd, frame.WAIT, key=key)
@@ -279,16 +297,23 @@ class ShimClient:
         caller's. -1 when there is no shim."""
         try:
             fd = self.connect(start=False)
-            frame.send(fd, frame.WAIT, key=key)
-        except (OSError, KernelError):
+        except NoShim:
             return -1
+        try:
+            frame.send(fd, frame.WAIT, key=key)
+        except KernelError as error:
+            os.close(fd)
+            if error.errno in _GONE:
+                return -1
+            raise
         return fd
 
     def tasks(self) -> dict[str, int]:
-        """Every living task's pid by key; empty when no shim runs."""
+        """Every living task's pid by key; empty when no shim runs, Unavailable when it cannot be
+        asked."""
         try:
             fd = self.connect(start=False)
-        except (OSError, KernelError):
+        except NoShim:
             return {}
         found: dict[str, int] = {}
         try:
@@ -324,7 +349,7 @@ class ShimClient:
             if error.errno == errno.ESRCH or error.errno in _GONE:
                 return False
             raise
-        except OSError:
+        except NoShim:
             return False
         return True
 

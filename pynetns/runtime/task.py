@@ -215,6 +215,21 @@ def delete_bundle(exec_root: str, key: str) -> None:
         pass
 
 
+def write_exit(directory: str, ended: Exit) -> None:
+    """Write the record of a task's end in the shim's place; one that is there stays. OSError."""
+    fresh = f"{directory}/exit.{os.getpid()}"
+    try:
+        with open(fresh, "w", encoding="ascii") as record:
+            record.write(f"{ended.code} {ended.finished}\n")
+        with suppress(FileExistsError):
+            os.link(fresh, f"{directory}/exit")
+    except FileNotFoundError:
+        pass  # settled and removed meanwhile
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(fresh)
+
+
 def read_exit(directory: str) -> Exit | None:
     """The record of a task's end, None while there is none."""
     try:

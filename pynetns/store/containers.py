@@ -39,11 +39,14 @@ class ContainerTable(Database):
         """Take id and name. Conflict names the container that has the name; durable on return."""
         network = network if network is not None else NetworkSettings()
         row = (id, name, created, state.to_json(), network.to_json())
-        with self.transaction(durable=True):
+
+        def add() -> None:
             try:
                 self._write("INSERT INTO containers VALUES (?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
                 raise self._name_conflict(name, id) from error
+
+        self.atomically(add, durable=True)
 
     def _name_conflict(self, name: str, id: str) -> Conflict:
         holder = self._one("SELECT id FROM containers WHERE name = ?", (name,))
@@ -80,13 +83,16 @@ class ContainerTable(Database):
 
     def rename_container(self, id: str, name: str) -> None:
         """Change the name. Conflict names the container that has it, NotFound without the id."""
-        with self.transaction(durable=True):
+
+        def rename() -> None:
             try:
                 done = self._write("UPDATE containers SET name = ? WHERE id = ?", (name, id))
             except sqlite3.IntegrityError as error:
                 raise self._name_conflict(name, id) from error
             if done.rowcount == 0:
                 raise NotFound(f"No such container: {id}")
+
+        self.atomically(rename, durable=True)
 
     def remove_container(self, id: str) -> None:
         """Give back id and name; an absent one is fine."""

@@ -7,6 +7,9 @@ Owns: how the file is made, opened, shared and refused. Knows nothing of the tab
 - A fork finds no connection at work (all locks are taken around it) and the child closes what it
   inherited: SQLite's process-wide table of locks would otherwise claim locks the child does not
   hold. https://www.sqlite.org/howtocorrupt.html, section 2.6.
+- An exception may come between any two lines (a signal handler's): no transaction stays open, no
+  lock held, no connection forgotten. Hence functions that take the work to be done, no `with`.
+- Reading works where nothing can be written (see copy.py).
 - The file is made whole under another name and linked in place, so an empty or cut file is always
   damage, never a half-made store. It is refused and never overwritten.
 """
@@ -18,77 +21,20 @@ import secrets
 import sqlite3
 import threading
 import weakref
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from ..errors import PynetnsError, StateDamaged, System, Unavailable
+from ..errors import StateDamaged, System, Unavailable, remedy_of
+from .connection import Link, end_transaction, release
+from .copy import cannot_write, read_copy
+from .refusals import translate
 from .rows import SCHEMA, SCHEMA_VERSION
 
+_T = TypeVar("_T")
 BUSY_SECONDS = 10.0
 # A checkpoint costs an fsync; every 4,000 pages (16 MiB) is once in several hundred starts.
 _PRAGMAS = ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")
-
-_FULL = "free some space on its file system"
-# The texts are SQLite's own (sqlite3_errstr); Python 3.10 has no error codes to look at.
-_ERRORS: tuple[tuple[str, type[PynetnsError], str], ...] = (
-    ("file is not a database", StateDamaged, "restore it from a backup or remove it"),
-    ("malformed", StateDamaged, "restore it from a backup or remove it"),
-    ("no such table", StateDamaged, "it was not made by pynetns"),
-    ("no such column", StateDamaged, "it was not made by this version"),
-    ("disk is full", Unavailable, _FULL),
-    ("disk I/O error", System, "check the file system and its free space"),
-    ("readonly database", Unavailable, "its file system or its permissions allow no writing"),
-    ("unable to open", Unavailable, "the directory must exist and be writable"),
-    ("is locked", Unavailable, "another process holds it for more than 10 s"),
-)
-
-
-def translate(error: sqlite3.Error, path: str) -> PynetnsError:
-    """The exception a caller can understand; it names the file and the remedy."""
-    text = str(error)
-    for part, kind, remedy in _ERRORS:
-        if part in text:
-            return kind(f"{path}: {text}: {remedy}")
-    return System(f"{path}: {text}")
-
-
-class _Link:
-    """One thread's connection. `lock` is held while it works, so that a fork never meets it half
-    way; `depth` counts nested transactions. Closes itself when its thread ends."""
-
-    __slots__ = ("__weakref__", "cursor", "db", "depth", "lock")
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self.db = db
-        self.cursor = db.cursor()  # one for all: a new one per statement costs as much as a look-up
-        self.lock = threading.RLock()
-        self.depth = 0
-        # not __del__: a collector may finalize the connection first, which then complains
-        weakref.finalize(self, db.close)
-
-
-class _Transaction:
-    """`with store.transaction():` — see Database.transaction."""
-
-    __slots__ = ("database", "durable", "link")
-
-    def __init__(self, database: Database, durable: bool) -> None:
-        self.database = database
-        self.durable = durable
-
-    def __enter__(self) -> None:
-        self.link = self.database._enter(self.durable)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        self.database._leave(self.link, kind is None, self.durable)
-        if isinstance(error, sqlite3.Error):
-            raise translate(error, self.database.path) from error
 
 
 class Database:
@@ -100,10 +46,18 @@ class Database:
     def __init__(self, path: str) -> None:
         self.path = path
         self._local = threading.local()
-        self._links: weakref.WeakSet[_Link] = weakref.WeakSet()
+        self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._write_lock = threading.RLock()
         self._closed = False
         _databases.add(self)
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        path = self.path
         try:
             if not os.path.lexists(path):
                 self._create()
@@ -113,7 +67,7 @@ class Database:
         except sqlite3.Error as error:
             raise translate(error, path) from error
         except OSError as error:
-            raise Unavailable(f"{path}: {error.strerror}") from error
+            raise Unavailable(f"{path}: {error.strerror}{remedy_of(error.errno)}") from error
 
     # ---- making and opening ----
 
@@ -123,25 +77,31 @@ class Database:
             raise StateDamaged(f"{self.path}: is missing, but {self.path}-wal is there")
         fresh = f"{self.path}.{secrets.token_hex(8)}"
         try:
-            os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            self._link_in_place(fresh)
+            _remove_files(fresh)
+        except BaseException:
+            _remove_files(fresh)
+            raise
+
+    def _link_in_place(self, fresh: str) -> None:
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        db: sqlite3.Connection | None = None
+        try:
             db = sqlite3.connect(fresh, isolation_level=None)
-            try:
-                db.execute("PRAGMA journal_mode=WAL")
-                db.executescript(SCHEMA)
-                rows = (("version", str(SCHEMA_VERSION)), ("engine_id", secrets.token_hex(16)))
-                db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            finally:
-                db.close()  # folds the WAL back into the file
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(SCHEMA)
+            rows = (("version", str(SCHEMA_VERSION)), ("engine_id", secrets.token_hex(16)))
+            db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
+            db.close()  # folds the WAL back into the file
+        except BaseException:
+            if db is not None:
+                db.close()
+            raise
+        with suppress(FileExistsError):
             os.link(fresh, self.path)
-        except FileExistsError:
-            pass
-        finally:
-            for leftover in (fresh, f"{fresh}-wal", f"{fresh}-shm"):
-                if os.path.lexists(leftover):
-                    os.unlink(leftover)
 
     def _check_version(self) -> None:
-        meta = dict(self._all("SELECT key, value FROM meta"))
+        meta = self.meta()
         version = str(meta.get("version", ""))
         if not version.isdecimal() or "engine_id" not in meta:
             raise StateDamaged(f"{self.path}: has no schema version: it was not made by pynetns")
@@ -151,33 +111,54 @@ class Database:
                 f"{SCHEMA_VERSION}): upgrade pynetns"
             )
         self.engine_id = str(meta["engine_id"])
+        self.meta_at_open = meta
 
-    def _link(self) -> _Link:
+    def meta(self) -> dict[str, str]:
+        """Facts about the root as a whole, by name: engine_id, version, exec_root."""
+        return dict(self._all("SELECT key, value FROM meta"))
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Record such a fact; durable on return."""
+
+        def record() -> None:
+            self._write("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
+
+        self.atomically(record, durable=True)
+
+    def _link(self) -> Link:
         try:
-            link: _Link = self._local.link
+            link: Link = self._local.link
             return link
         except AttributeError:
             return self._connect()
 
-    def _connect(self) -> _Link:
+    def _connect(self) -> Link:
         if self._closed:
             raise System(f"{self.path}: the store is closed")
         # mode=rw: a file that went away is an error, not a reason to make an empty one.
         uri = (
             f"file:{self.path.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=rw"
         )
-        db = sqlite3.connect(
-            uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
+        db: sqlite3.Connection | None = None
         try:
+            db = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
             for pragma in _PRAGMAS:
                 db.execute(pragma)
+            link = Link(db)
+            self._links.add(link)
+            self._local.link = link
+            return link
         except BaseException:
-            db.close()
+            if db is not None:
+                self._forget(db)
             raise
-        link = self._local.link = _Link(db)
-        self._links.add(link)
-        return link
+
+    def _forget(self, db: sqlite3.Connection) -> None:
+        """Close a connection that was not handed out."""
+        self._local.__dict__.pop("link", None)
+        db.close()
 
     def close(self) -> None:
         """Close every thread's connection. Idempotent."""
@@ -194,97 +175,154 @@ class Database:
 
     # ---- transactions ----
 
-    def transaction(self, *, durable: bool = False) -> _Transaction:
-        """`with store.transaction():` — all or nothing, alone among writers; nested ones join.
+    def atomically(self, work: Callable[[], _T], *, durable: bool = False) -> _T:
+        """Run `work` as one transaction, alone among writers; what it returns.
 
-        An inner one that fails undoes its own part only. `durable`: on disk (fsync) when it
-        returns; otherwise it survives any process's death, but not a power cut.
+        All or nothing: an exception out of `work` undoes what it wrote, and passes. Within another
+        transaction it joins that one, and then undoes its own part only. `durable`: on disk (fsync)
+        when this returns; otherwise it survives any process's death, but not a power cut.
+
+        A function, not a context manager: Python may raise what a signal handler raises before the
+        first line of `__exit__`, and the transaction would stay open.
         """
-        return _Transaction(self, durable)
+        if self._depth():
+            return self._joined(work)
 
-    def _enter(self, durable: bool) -> _Link:
+        def transaction() -> _T:
+            link = self._hold()
+            if durable:
+                link.slow = True
+                link.db.execute("PRAGMA synchronous=FULL")
+            link.cursor.execute("BEGIN IMMEDIATE")
+            link.depth = 1
+            result = work()
+            link.cursor.execute("COMMIT")
+            link.depth = 0
+            if durable:
+                link.db.execute("PRAGMA synchronous=NORMAL")
+                link.slow = False
+            self._give_back(link)
+            return result
+
+        return self._cleanly(transaction)
+
+    def _cleanly(self, work: Callable[[], _T]) -> _T:
+        """Run `work`; whatever comes out of it, nothing is open or held afterwards. Said twice, as
+        what follows an error may be interrupted itself."""
+        try:
+            try:
+                return work()
+            except BaseException:
+                self._let_go()
+                raise
+        except BaseException as error:
+            self._let_go()
+            self._raise_known(error)
+            raise
+
+    def _joined(self, work: Callable[[], _T]) -> _T:
+        """`work` as a part of this thread's transaction."""
+        link = self._link()
+        depth = link.depth
+        try:
+            link.db.execute(f"SAVEPOINT s{depth}")
+            link.depth = depth + 1
+            result = work()
+            link.db.execute(f"RELEASE s{depth}")
+            link.depth = depth
+            return result
+        except BaseException as error:
+            link.depth = depth
+            with suppress(sqlite3.Error):  # no such savepoint: SQLite has undone everything
+                link.db.execute(f"ROLLBACK TO s{depth}")
+                link.db.execute(f"RELEASE s{depth}")
+            self._raise_known(error)
+            raise
+
+    def _depth(self) -> int:
+        """How many transactions of this thread are open."""
+        link: Link | None = getattr(self._local, "link", None)
+        return 0 if link is None else link.depth
+
+    def _hold(self) -> Link:
+        """The connection, for this thread alone and as the only writer of the process."""
+        link = self._link()
         self._write_lock.acquire()
-        try:
-            link = self._link()
-            link.lock.acquire()
-        except BaseException as error:
-            self._write_lock.release()
-            if isinstance(error, sqlite3.Error):
-                raise translate(error, self.path) from error
-            raise
-        try:
-            if link.depth:
-                link.db.execute(f"SAVEPOINT s{link.depth}")
-            else:
-                if durable:
-                    link.db.execute("PRAGMA synchronous=FULL")
-                link.cursor.execute("BEGIN IMMEDIATE")
-            link.depth += 1
-        except BaseException as error:
-            link.lock.release()
-            self._write_lock.release()
-            if isinstance(error, sqlite3.Error):
-                raise translate(error, self.path) from error
-            raise
+        link.lock.acquire()
         return link
 
-    def _leave(self, link: _Link, commit: bool, durable: bool) -> None:
-        link.depth -= 1
-        try:
-            if link.depth:
-                if not commit:
-                    link.db.execute(f"ROLLBACK TO s{link.depth}")
-                link.db.execute(f"RELEASE s{link.depth}")
-            else:
-                self._end(link, commit)
-                if durable:
-                    link.db.execute("PRAGMA synchronous=NORMAL")
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
-        finally:
-            link.lock.release()
-            self._write_lock.release()
+    def _give_back(self, link: Link) -> None:
+        link.lock.release()
+        self._write_lock.release()
 
-    def _end(self, link: _Link, commit: bool) -> None:
-        try:
-            if commit:
-                link.cursor.execute("COMMIT")
-        finally:
-            # Also after a COMMIT that failed; SQLite may have rolled back itself (disk full).
-            if link.db.in_transaction:
-                link.db.execute("ROLLBACK")
+    def _let_go(self) -> None:
+        """End whatever this thread has begun, from any point in between: no transaction is open
+        and no lock held afterwards. Called outside of every transaction."""
+        link: Link | None = getattr(self._local, "link", None)
+        if link is not None:
+            link.depth = 0
+            end_transaction(link)
+            release(link.lock)
+        release(self._write_lock)
+
+    def _raise_known(self, error: BaseException) -> None:
+        """Raise an error of SQLite as one of ours. IntegrityError passes, as its meaning is the
+        caller's; so does everything else."""
+        if isinstance(error, sqlite3.Error) and not isinstance(error, sqlite3.IntegrityError):
+            raise translate(error, self.path) from error
 
     # ---- statements ----
 
     def _one(self, sql: str, args: Sequence[Any] = ()) -> Any:
         """The only row, None when there is none. For statements that yield at most one: a row left
         unread would keep the connection on its snapshot."""
-        try:
-            link = self._link()
-            with link.lock:
-                return link.cursor.execute(sql, args).fetchone()
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+        rows = self._all(sql, args)
+        return rows[0] if rows else None
 
     def _all(self, sql: str, args: Sequence[Any] = ()) -> list[Any]:
+        """Every row. Where the file system lets SQLite not even read (it wants to write its index
+        first), the rows are those of a copy."""
+        if self._depth():
+            return self._fetch(sql, args)
+
+        def read() -> list[Any]:
+            try:
+                link = self._link()
+                link.lock.acquire()
+                rows = link.cursor.execute(sql, args).fetchall()
+            except sqlite3.OperationalError as error:
+                copied = read_copy(self.path, sql, args) if cannot_write(error) else None
+                if copied is None:
+                    raise
+                self._let_go()
+                return copied
+            link.lock.release()
+            return rows
+
+        return self._cleanly(read)
+
+    def _fetch(self, sql: str, args: Sequence[Any]) -> list[Any]:
         try:
-            link = self._link()
-            with link.lock:
-                return link.cursor.execute(sql, args).fetchall()
+            return self._link().cursor.execute(sql, args).fetchall()
         except sqlite3.Error as error:
             raise translate(error, self.path) from error
 
     def _write(self, sql: str, args: Sequence[Any] = ()) -> sqlite3.Cursor:
         """Execute one writing statement. IntegrityError passes, its meaning is the caller's."""
-        try:
-            with self._write_lock:
-                link = self._link()
-                with link.lock:
-                    return link.cursor.execute(sql, args)
-        except sqlite3.IntegrityError:
-            raise
-        except sqlite3.Error as error:
-            raise translate(error, self.path) from error
+        if self._depth():
+            try:
+                return self._link().cursor.execute(sql, args)
+            except sqlite3.Error as error:
+                self._raise_known(error)
+                raise
+
+        def write() -> sqlite3.Cursor:
+            link = self._hold()
+            cursor = link.cursor.execute(sql, args)
+            self._give_back(link)
+            return cursor
+
+        return self._cleanly(write)
 
     # ---- forks ----
 
@@ -295,9 +333,9 @@ class Database:
             link.lock.acquire()
 
     def _resume(self) -> None:
-        for link in self._held:
+        held, self._held = self._held, []
+        for link in held:
             link.lock.release()
-        self._held = []
         self._write_lock.release()
 
     def _reopen(self) -> None:
@@ -305,6 +343,13 @@ class Database:
         self._held = []
         self._write_lock = threading.RLock()
         self._drop_links()
+
+
+def _remove_files(path: str) -> None:
+    """A database that came to nothing, or has another name by now, with SQLite's files beside it."""
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(file)
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

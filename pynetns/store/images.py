@@ -32,7 +32,8 @@ class ImageTable(Database):
         the id is taken.
         """
         row = (id, name, created, json.dumps(list(layers)), json.dumps(dict(config)), size)
-        with self.transaction(durable=True):
+
+        def add() -> None:
             try:
                 self._write("INSERT INTO images VALUES (?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
@@ -40,12 +41,17 @@ class ImageTable(Database):
             if name:
                 self._write("INSERT OR REPLACE INTO image_tags VALUES (?, ?)", (name, id))
 
+        self.atomically(add, durable=True)
+
     def tag_image(self, id: str, name: str) -> None:
         """Give an image one more name; whichever had it loses it. NotFound without the image."""
-        with self.transaction(durable=True):
+
+        def tag() -> None:
             if self.image_by_id(id) is None:
                 raise NotFound(f"No such image: {id}")
             self._write("INSERT OR REPLACE INTO image_tags VALUES (?, ?)", (name, id))
+
+        self.atomically(tag, durable=True)
 
     def untag_image(self, name: str) -> None:
         """Take a name away; an absent one is fine."""
@@ -77,9 +83,12 @@ class ImageTable(Database):
 
     def remove_image(self, id: str) -> None:
         """Remove an image and its names; an absent one is fine."""
-        with self.transaction(durable=True):
+
+        def remove() -> None:
             self._write("DELETE FROM image_tags WHERE image_id = ?", (id,))
             self._write("DELETE FROM images WHERE id = ?", (id,))
+
+        self.atomically(remove, durable=True)
 
     def _image(self, row: tuple[str, str, str, str, str, int]) -> ImageRow:
         id, name, created, layers, config, size = row

@@ -135,10 +135,12 @@ class NetworkTable(Database):
 
     def remove_sandbox(self, container_id: str) -> None:
         """Give back everything network of a container: ports, endpoints (addresses), sandbox."""
-        with self.transaction():
-            self._write("DELETE FROM ports WHERE container_id = ?", (container_id,))
-            self._write("DELETE FROM endpoints WHERE container_id = ?", (container_id,))
-            self._write("DELETE FROM sandboxes WHERE container_id = ?", (container_id,))
+
+        def remove() -> None:
+            for table in ("ports", "endpoints", "sandboxes"):
+                self._write(f"DELETE FROM {table} WHERE container_id = ?", (container_id,))
+
+        self.atomically(remove)
 
     # ---- ports ----
 

@@ -98,7 +98,7 @@ def test_a_stranger_with_the_same_number(identity):
 def test_a_zombie_has_ended(child, identity):
     child.kill()
     os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert identity.lives()  # its number is not free yet
+    assert not identity.lives()  # though its number is not free yet
     for attempt in (identity.open, lambda: process_root(identity)):
         with pytest.raises(ProcessLookupError):
             attempt()

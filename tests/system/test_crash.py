@@ -153,16 +153,40 @@ def test_create_killed_half_way_is_collected(place, where):
     assert os.listdir(f"{engine.root}/containers") == []
 
 
-def test_killed_shim(engine):
-    """Log and exit code are lost with it: the container is ended and shown as 255."""
+def test_container_without_its_shim_lives_and_can_be_ended(engine):
+    """Nobody takes what lives for dead: it is looked at, waited for and ended by its own pidfd."""
     container = engine.containers.run("host", SLEEP, detach=True)
     pid = container.attrs["State"]["Pid"]
     end_shim(engine)
     container.reload()
-    assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 255)
+    assert container.status == "running" and pid in living_processes()
+    with pytest.raises(TimeoutError):
+        container.wait(timeout=0.01)
+    container.kill()
     assert pid not in living_processes()
+    # the kernel itself tells how it ended, where it is new enough (PIDFD_INFO_EXIT)
+    assert (container.status, container.attrs["State"]["ExitCode"] in (137, 255)) == (
+        "exited",
+        True,
+    )
     container.start()
     assert container.status == "running"
+
+
+@pytest.mark.parametrize("verb", ["stop", "rm", "wait"])
+def test_every_verb_works_without_a_shim(engine, verb):
+    container = engine.containers.run("host", ["sh", "-c", "sleep 1; exit 6"], detach=True)
+    pid = container.attrs["State"]["Pid"]
+    end_shim(engine)
+    if verb == "stop":
+        container.stop(timeout=0)
+        assert container.status == "exited"
+    elif verb == "rm":
+        container.remove(force=True)
+        assert engine.containers.list(all=True) == []
+    else:
+        assert container.wait()["StatusCode"] in (6, 255)
+    assert pid not in living_processes()
 
 
 def test_reboot_voids_running_state(engine):

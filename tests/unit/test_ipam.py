@@ -33,10 +33,13 @@ def network(store: Store, cidr: str, gateway: str = "") -> Subnet:
 
 def take(store: Store, subnet: Subnet, container: str, requested: int | None = None) -> int:
     """What create_endpoint does with an address."""
-    with store.transaction():
+
+    def allocate() -> int:
         address = request_address(store, "n", "net", subnet, requested)
         store.add_endpoint(EndpointRow(container, container, "n", container, address, "", "", ""))
-    return address
+        return address
+
+    return store.atomically(allocate)
 
 
 @pytest.fixture
@@ -83,9 +86,13 @@ def test_requested(store: Store) -> None:
 
 def test_failure_gives_the_address_back(store: Store) -> None:
     subnet = network(store, "10.1.0.0/24")
-    with pytest.raises(ZeroDivisionError), store.transaction():
+
+    def fail() -> None:
         take(store, subnet, "a")
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.atomically(fail)
     assert store.next_address("n") == (subnet.first - 1, False)
     assert not store.network_in_use("n")
 

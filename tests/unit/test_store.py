@@ -116,27 +116,34 @@ def test_rfc3339() -> None:
 
 
 def test_transaction_undoes_everything(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.transaction():
+    def fail() -> None:
         add(store)
         store.add_event("container", "create", ID)
         raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        store.atomically(fail)
     assert store.containers() == []
     assert store.events() == []
 
 
 def test_inner_transaction_undoes_its_own_part(store: Store) -> None:
-    with store.transaction():
+    def inner() -> None:
+        store.add_event("container", "create", ID)
+        add(store, OTHER)
+
+    def outer() -> None:
         add(store)
-        with pytest.raises(Conflict), store.transaction():
-            store.add_event("container", "create", ID)
-            add(store, OTHER)
+        with pytest.raises(Conflict):
+            store.atomically(inner)
+
+    store.atomically(outer)
     assert [row.id for row in store.containers()] == [ID]
     assert store.events() == []
 
 
 def test_durable_transaction_leaves_the_fast_mode_on(store: Store) -> None:
-    with store.transaction(durable=True):
-        add(store)
+    store.atomically(lambda: add(store), durable=True)
     assert store._one("PRAGMA synchronous")[0] == 1  # NORMAL
     assert store._one("PRAGMA journal_mode")[0] == "wal"
 
@@ -203,9 +210,12 @@ def test_images(store: Store) -> None:
 
 
 def test_events_are_bounded_and_ordered(store: Store) -> None:
-    with store.transaction():
+    def fill() -> int:
         for n in range(MAX_EVENTS + 200):
             last = store.add_event("container", "start", ID, {"n": str(n)}, time_ns=n)
+        return last
+
+    last = store.atomically(fill)
     kept = store.events()
     assert MAX_EVENTS <= len(kept) < MAX_EVENTS + 64
     assert kept[-1].attributes == {"n": str(MAX_EVENTS + 199)}
@@ -290,12 +300,14 @@ def test_threads(store: Store) -> None:
     add(store)
     failures = []
 
+    def one(n: int, k: int) -> None:
+        store.add_container(f"{n:02x}{k:02x}" + "0" * 60, f"c{n}-{k}", "", State())
+        store.add_event("container", "create", str(n))
+
     def work(n: int) -> None:
         try:
             for k in range(25):
-                with store.transaction():
-                    store.add_container(f"{n:02x}{k:02x}" + "0" * 60, f"c{n}-{k}", "", State())
-                    store.add_event("container", "create", str(n))
+                store.atomically(lambda k=k: one(n, k))
                 store.containers()
         except BaseException as error:
             failures.append(error)
@@ -362,8 +374,7 @@ def test_fork_while_other_threads_work(store: Store) -> None:
         n = 0
         while not stop.is_set():
             n += 1
-            with store.transaction():
-                store.add_event("container", "tick", str(n))
+            store.atomically(lambda n=n: store.add_event("container", "tick", str(n)))
             store.events(limit=10)
 
     threads = [threading.Thread(target=work) for _ in range(2)]

@@ -1,0 +1,49 @@
+"""One thread's connection to SQLite, and how to end whatever it has begun.
+
+Owns: the connection, its lock and its depth of transactions. Knows nothing of what is executed.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from typing import Any
+
+
+class Link:
+    """One thread's connection. `lock` is held while it works, so that a fork never meets it half
+    way; `depth` counts nested transactions, `slow` says that each one is synced. Closes itself
+    when its thread ends."""
+
+    __slots__ = ("__weakref__", "cursor", "db", "depth", "lock", "slow")
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self.db = db
+        self.cursor = db.cursor()  # one for all: a new one per statement costs as much as a look-up
+        self.lock = threading.RLock()
+        self.depth = 0
+        self.slow = False
+        # not __del__: a collector may finalize the connection first, which then complains
+        weakref.finalize(self, db.close)
+
+
+def end_transaction(link: Link) -> None:
+    """Roll back what is open, after a COMMIT that failed too, and leave the slow mode."""
+    try:
+        if link.db.in_transaction:
+            link.db.execute("ROLLBACK")
+        if link.slow:
+            link.db.execute("PRAGMA synchronous=NORMAL")
+            link.slow = False
+    except sqlite3.Error:
+        pass  # closed, or so broken that it holds nothing any more
+
+
+def release(lock: Any) -> None:
+    """Release a lock as often as this thread holds it, be it never."""
+    try:
+        while True:
+            lock.release()
+    except RuntimeError:
+        pass  # not ours (any more)

@@ -1,0 +1,207 @@
+"""An exception between any two lines, as a signal handler may raise one: nothing stays open or held.
+
+Deterministic: a trace function counts the lines that are executed and raises at the n-th, for every n.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import pynetns
+from pynetns.errors import Conflict
+from pynetns.model.state import State
+from pynetns.store import EndpointRow, NetworkRow, PortRow, SandboxRow, Store
+from pynetns.undo import Undo
+
+PACKAGE = os.path.dirname(pynetns.__file__)
+STORE, UNDO = f"{PACKAGE}/store/", f"{PACKAGE}/undo.py"
+ID, OTHER = "ab" * 32, "cd" * 32
+
+
+class Interrupt(BaseException):
+    """What the signal handler raises."""
+
+
+class Injector:
+    """Raises Interrupt at the `at`-th line executed below `where`; counts the lines."""
+
+    def __init__(self, where: tuple[str, ...], at: int) -> None:
+        self.where, self.at, self.lines = where, at, 0
+
+    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
+        if event == "call":
+            return self if frame.f_code.co_filename.startswith(self.where) else None
+        if event == "line":
+            self.lines += 1
+            if self.lines == self.at:
+                sys.settrace(None)
+                raise Interrupt
+        return self
+
+
+def interrupted(where: tuple[str, ...], at: int, work: Callable[[], object]) -> bool:
+    """Run `work` with an interrupt at the line; whether it came as far."""
+    before = sys.gettrace()
+    sys.settrace(Injector(where, at))
+    try:
+        work()
+    except Interrupt as error:
+        kept.append(error)  # as pytest.raises or a debugger would: with every frame it has been in
+        return True
+    except Conflict:
+        pass
+    finally:
+        sys.settrace(before)
+    return False
+
+
+kept: list[BaseException] = []
+
+
+def descriptors() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
+        except FileNotFoundError:
+            continue
+    return found
+
+
+def allocate(store: Store) -> None:
+    def work() -> None:
+        store.add_sandbox(SandboxRow(ID, "s", "/k"))
+        store.add_endpoint(EndpointRow("e", ID, "n", "web", 5, "m", "veth0", "s"))
+        store.add_ports([PortRow("tcp", "0.0.0.0", 80, ID, "e", "10.0.0.5", 80)])
+
+    store.atomically(work)
+
+
+def nested(store: Store) -> None:
+    store.atomically(lambda: (store.add_event("container", "a", ID), allocate(store)))
+
+
+def settle(store: Store) -> None:
+    def work() -> None:
+        store.set_state(ID, State(status="exited"))
+        store.add_event("container", "die", ID, {"exitCode": "0"})
+
+    store.atomically(work)
+    store.remove_sandbox(ID)
+    store.remove_container(ID)
+
+
+FLOWS: dict[str, Callable[[Store], object]] = {
+    "create": lambda store: store.add_container(OTHER, "other", "", State()),
+    "name in use": lambda store: store.add_container(OTHER, "web", "", State()),
+    "rename": lambda store: store.rename_container(ID, "www"),
+    "allocate": allocate,
+    "nested": nested,
+    "settle": settle,
+    "read": lambda store: (store.containers(), store.container(ID), store.ports_of(ID)),
+    "event": lambda store: store.add_event("container", "start", ID),
+    "fact": lambda store: store.set_meta("exec_root", "x"),
+    "image": lambda store: (
+        store.add_image("i", "base", "", ("l",), {}, 1),
+        store.tag_image("i", "b"),
+        store.remove_image("i"),
+    ),
+}
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory in memory: hundreds of stores are made, each with its fsyncs."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_no_transaction_stays_open(memory: Path, flow: str) -> None:
+    """After an interrupt at any line of the store, others can write at once."""
+    at, came_as_far = 0, True
+    while came_as_far:
+        at += 1
+        path = str(memory / f"{at}.db")
+        store = Store(path)
+        store.add_container(ID, "web", "", State())
+        store.add_network(NetworkRow("n", "bridge", "bridge", "", "", "br", 1500, 0))
+        open_before = descriptors()
+        came_as_far = interrupted((STORE,), at, lambda store=store: FLOWS[flow](store))
+        assert descriptors() == open_before
+        with sqlite3.connect(path, timeout=0) as other:
+            other.execute("UPDATE meta SET value = value")  # "database is locked" if one is open
+        other.close()
+        thread = threading.Thread(target=store.add_event, args=("container", "t", ID), daemon=True)
+        thread.start()
+        thread.join(10)
+        assert not thread.is_alive(), f"line {at}: a lock of the process is held"
+        store.add_event("container", "x", ID)  # and the interrupted thread goes on
+        store.close()
+    assert at > 5
+
+
+def test_opening_leaves_nothing(memory: Path) -> None:
+    at, came_as_far = 0, True
+    while came_as_far:
+        at += 1
+        directory = memory / str(at)
+        directory.mkdir()
+        before = descriptors()
+        opened: list[Store] = []
+        came_as_far = interrupted(
+            (STORE,), at, lambda d=directory, o=opened: o.append(Store(str(d / "pynetns.db")))
+        )
+        for store in opened:
+            store.close()
+        assert descriptors() == before, f"line {at}"
+        assert {path.name for path in directory.iterdir()} <= {"pynetns.db"}, f"line {at}"
+        Store(str(directory / "pynetns.db")).close()
+
+
+# ---- undo ----
+
+
+def test_an_interrupt_does_not_keep_undo_from_the_rest() -> None:
+    done: list[str] = []
+
+    def interrupt() -> None:
+        done.append("interrupted")
+        if done.count("interrupted") == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt), Undo() as undo:
+        undo.push(done.append, "last")
+        undo.push(interrupt)
+        undo.push(done.append, "first")
+    assert done == ["first", "interrupted", "interrupted", "last"]
+
+
+def test_an_interrupt_at_any_line_of_undo() -> None:
+    """Entered twice, everything pushed is undone, and each descriptor is closed once."""
+    at, came_as_far = 0, True
+    while came_as_far:
+        at += 1
+        undone: set[str] = set()
+        pushed: list[str] = []
+
+        def work(undone: set[str] = undone, pushed: list[str] = pushed) -> None:
+            with Undo() as undo, undo:
+                for name in "abc":
+                    undo.push(undone.add, name)
+                    pushed.append(name)
+                undo.push(lambda: undone.add("d"))
+                raise Conflict("the first failure")
+
+        came_as_far = interrupted((UNDO,), at, work)
+        assert undone >= set(pushed), f"line {at}"
