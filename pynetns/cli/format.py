@@ -35,9 +35,12 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def to_json(value: Any, *, indent: int | None = None) -> str:
     """JSON as docker prints it."""
     import json
+    import re
 
     separators = (",", ":") if indent is None else None
-    return json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
+    text = json.dumps(value, indent=indent, separators=separators, ensure_ascii=False)
+    # a byte that is no UTF-8 is a lone surrogate here: escaped it is valid JSON, and comes back
+    return re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 def template(text: str) -> Render:

@@ -178,7 +178,8 @@ class Container:
                 cmd, tty=tty, privileged=privileged, user=user,
                 environment=environment, workdir=workdir, attach=output.attach,
             )  # fmt: skip
-            output.read_all()
+            with process.ending() as ended:
+                output.read_all(ended)
             return process.wait(), output.merged
 
     def exec_start(

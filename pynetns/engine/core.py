@@ -238,7 +238,7 @@ def default_cgroup_parent(root: str) -> str:
 
 def root_digest(root: str) -> str:
     """Eight digits that tell roots apart in names of kernel objects."""
-    return hashlib.sha256(root.encode()).hexdigest()[:8]
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
 
 
 def boot_id() -> str:

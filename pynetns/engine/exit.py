@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..store import ContainerRow
     from .core import Engine
 
+_PF_EXITING = 0x4  # include/linux/sched.h, in the flags of /proc/pid/stat
 LOST = 255  # exit code of a container whose end nobody saw, as dockerd after its own crash
 
 
@@ -103,6 +104,19 @@ def process_lives(state: State) -> bool:
         return False
     ticks = start_ticks(state.pid)
     return ticks != 0 and state.start_ticks in (0, ticks)
+
+
+def is_ending(state: State) -> bool:
+    """Whether the very process of the state is gone or on its way out: such a process is still
+    there, but its namespaces take nobody in any more. proc(5), /proc/pid/stat: state, flags."""
+    if not process_lives(state):
+        return True
+    try:
+        with open(f"/proc/{state.pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return True
+    return fields[0] in (b"Z", b"X") or bool(int(fields[6]) & _PF_EXITING)
 
 
 def end_orphan(engine: Engine, row: ContainerRow) -> None:

@@ -161,7 +161,7 @@ def _read_below(kernel: Kernel, root: int, path: str) -> str:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
             raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
-        return os.read(fd, info.st_size).decode("utf-8", "replace")
+        return os.fsdecode(os.read(fd, info.st_size))
     finally:
         os.close(fd)
 

@@ -135,7 +135,8 @@ class Task:
 
 
 def start_error(error: KernelError) -> StartFailed:
-    """What a failed start is to the user: message and exit code."""
+    """What a failed start is to the user: message and exit code. 126 and 127 are of the program
+    itself; what fails before it is tried is 128, as in moby."""
     code, what = 128, f"{error.step} {error.detail}".strip()
     why = os.strerror(error.errno)
     if error.step == "exec":
@@ -145,9 +146,7 @@ def start_error(error: KernelError) -> StartFailed:
         if error.errno == errno.ENOENT and "/" in error.detail:
             why = "no such file or directory"
     elif error.step == "chdir":
-        code, what = 126, f"working directory {error.detail}"
-    elif error.step == "mkdir":
-        code = 126
+        what = f"working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
     return StartFailed(f"{what}: {why}", code)

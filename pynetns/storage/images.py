@@ -68,6 +68,8 @@ class ImageStore:
         """
         if reference in (HOST, _HOST_NAME, _HOST_ID):
             return self._host
+        if not reference.isascii():  # no name is, and not every text could be looked up
+            raise NotFound(f"No such image: {reference}")
         row = self._store.image_by_id(reference) or self._by_name(reference)
         if row is not None:
             return self._image(row)

@@ -47,6 +47,11 @@ def run(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> Run:
     [
         ("frob", "pynetns: frob : no such command, see pynetns --help"),
         ("--frob", "pynetns: --frob : unknown option, see --help"),
+        ("rnu", "pynetns: rnu : no such command (did you mean run?), see pynetns --help"),
+        ("isnpect x", "pynetns: isnpect : no such command (did you mean inspect?)"),
+        ("run --rmm host", "pynetns: --rmm : unknown option (did you mean --rm?), see --help"),
+        ("run --memroy 1g host", "pynetns: --memroy : unknown option (did you mean --memory?)"),
+        ("--rooot /x ps", "pynetns: --rooot : unknown option (did you mean --root?)"),
         ("run", "pynetns: image : name one, e.g. host, or give --rootfs DIR"),
         ("run --memory 12q host", "pynetns: --memory '12q' : must be a size"),
         ("run -p 70000:80 host", "pynetns: run : invalid port '70000:80'"),

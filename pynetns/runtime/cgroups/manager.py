@@ -208,7 +208,7 @@ class CgroupManager:
         return f"{self._hierarchies.anchor}{self.parent}"
 
     def _remember(self, parent: str) -> None:
-        name = _PARENT_MARK + hashlib.sha256(parent.encode()).hexdigest()[:16]
+        name = _PARENT_MARK + hashlib.sha256(os.fsencode(parent)).hexdigest()[:16]
         try:
             os.makedirs(self._anchor(), 0o755, exist_ok=True)
             os.setxattr(self._anchor(), name, os.fsencode(parent))
