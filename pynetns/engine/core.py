@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import InvalidParameter, StateDamaged, System, Unavailable
+from ..files import check_state_directory, make_directories
 from ..kernel import Kernel
 from ..network.controller import NetworkController
 from ..runtime.cgroups import CgroupManager
@@ -96,17 +97,21 @@ class Engine:
         if len(self.exec_root) > 3000 or self.exec_root == self.root:
             raise Unavailable("--exec-root : must be a directory of its own")
         try:
+            make_directories(self.root, 0o711)
+            check_state_directory("--root", self.root)
             for name in _ROOT_DIRS:
-                os.makedirs(f"{self.root}/{name}", mode=0o711, exist_ok=True)
+                make_directories(f"{self.root}/{name}", 0o711, 0o711)
+                check_state_directory("--root", f"{self.root}/{name}", self.root)
             self._mount_exec_root()
             for name in _EXEC_DIRS:
-                os.makedirs(f"{self.exec_root}/{name}", mode=0o700, exist_ok=True)
+                make_directories(f"{self.exec_root}/{name}", 0o700)
         except OSError as error:
             raise Unavailable(f"{error.filename} : {error.strerror}") from error
 
     def _mount_exec_root(self) -> None:
         """A private tmpfs: fast, voided by a reboot, and its mounts propagate nowhere."""
-        os.makedirs(self.exec_root, mode=0o700, exist_ok=True)
+        make_directories(self.exec_root, 0o700)
+        check_state_directory("--exec-root", self.exec_root)
         if os.path.ismount(self.exec_root):
             return
         lock = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

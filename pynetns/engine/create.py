@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, InvalidParameter
+from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings
 from ..model.parse import validate_name
@@ -147,14 +148,16 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
     """The container's directory and writable layer, as far as they can be made beforehand."""
     directory = container_directory(engine.root, record.id)
-    os.mkdir(directory, 0o710)
+    make_directory(directory, 0o710)
     undo.push(shutil.rmtree, directory, True)
     for sub in ("checkpoints", "mounts"):
-        os.mkdir(f"{directory}/{sub}", 0o700)
+        make_directory(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
-    os.close(
-        os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    )
+    log = os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+    try:
+        set_mode(log, 0o640)
+    finally:
+        os.close(log)
     engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
     write_record(engine.root, record, name)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
+from ..files import make_directories
 from ..kernel import Kernel
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
@@ -93,7 +94,7 @@ def make_bind_sources(host_config: HostConfig) -> None:
     for mount in host_config.mounts:
         if mount.create_source and not os.path.exists(mount.source):
             try:
-                os.makedirs(mount.source)
+                make_directories(mount.source, 0o755)
             except OSError as error:
                 raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
 

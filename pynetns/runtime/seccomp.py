@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import Unavailable
+from ..files import make_directories
 from .seccomp_custom import KernelVersion, kernel_version, parse_profile, read_profile
 from .seccomp_profile import docker_default
 from .security_opt import UNCONFINED, parse_security_opt
@@ -188,7 +189,7 @@ def _load(same: _Same, cache_dir: str) -> bytes:
 def _write_atomically(directory: str, path: str, content: bytes) -> None:
     import tempfile  # slow to import, and a miss is rare
 
-    os.makedirs(directory, mode=0o700, exist_ok=True)
+    make_directories(directory, 0o700)
     fd, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
     try:
         with open(fd, "wb") as file:

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 
 from ..errors import System
+from ..files import make_directory
 
 
 def layer_directory(root: str, name: str) -> str:
@@ -21,11 +22,10 @@ def layer_directory(root: str, name: str) -> str:
 def create_layer_directory(root: str, name: str) -> None:
     """A container's empty writable layer. `diff` becomes the root directory, hence 0755."""
     path = layer_directory(root, name)
-    os.mkdir(path, 0o710)
+    make_directory(path, 0o710)
     try:
-        os.mkdir(f"{path}/diff", 0o755)
-        os.chmod(f"{path}/diff", 0o755)  # whatever the umask
-        os.mkdir(f"{path}/work", 0o700)
+        make_directory(f"{path}/diff", 0o755)
+        make_directory(f"{path}/work", 0o700)
     except OSError:
         remove_tree(path)
         raise
