@@ -6,14 +6,14 @@ crash leaves either a whole container or a row that gc removes. moby daemon/crea
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
-import shutil
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter
+from ..errors import Conflict, InvalidParameter, NotFound, PynetnsError, System, Unavailable
 from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings
@@ -27,7 +27,14 @@ from ..trace import step
 from ..undo import Undo
 from .lock import container_lock, remove_lock
 from .names import numbered_name, random_name
-from .record import ContainerRecord, container_directory, log_path, write_record
+from .record import (
+    SUBDIRECTORIES,
+    ContainerRecord,
+    container_directory,
+    log_path,
+    remove_container_directory,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from ..storage.images import Image
@@ -51,16 +58,41 @@ def container_create(
         host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
-        with container_lock(engine.exec_root, record.id), Undo() as undo:
-            undo.push(remove_lock, engine.exec_root, record.id)
-            name = register_name(engine, record, name)
-            undo.push(engine.store.remove_container, record.id)
-            create_files_of(engine, record, name, undo)
-            engine.store.add_event(
-                "container", "create", record.id, {"name": name, "image": config.image}
-            )
-            undo.dismiss()
+        try:
+            make_container(engine, record, name)
+        except OSError as error:
+            raise disk_error(error) from error
         return record.id
+
+
+def make_container(engine: Engine, record: ContainerRecord, name: str | None) -> None:
+    """Name, row and files; all or nothing."""
+    with container_lock(engine.exec_root, record.id), Undo() as undo:
+        undo.push(remove_lock, engine.exec_root, record.id)
+        name = register_name(engine, record, name)
+        undo.push(engine.store.remove_container, record.id)
+        create_files_of(engine, record, name, undo)
+        engine.store.add_event(
+            "container", "create", record.id, {"name": name, "image": record.config.image}
+        )
+        undo.dismiss()
+
+
+# what has run out -> what to do about it
+_REMEDIES = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n) of this process",
+    errno.ENFILE: "raise fs.file-max, the machine's limit of open files",
+    errno.ENOSPC: "free some space below the engine's root",
+    errno.EDQUOT: "free some space below the engine's root",
+    errno.EROFS: "the engine's root must be writable",
+}
+
+
+def disk_error(error: OSError) -> PynetnsError:
+    """What a system call of a create that failed means to the user."""
+    remedy = _REMEDIES.get(error.errno or 0)
+    what = f"{error.filename or 'create'} : {error.strerror}"
+    return Unavailable(f"{what}: {remedy}") if remedy else System(what)
 
 
 def resolve_image(engine: Engine, config: Config, host_config: HostConfig) -> Image | None:
@@ -70,7 +102,13 @@ def resolve_image(engine: Engine, config: Config, host_config: HostConfig) -> Im
         return None
     if not config.image:
         raise InvalidParameter("image : name one, e.g. host, or give --rootfs DIR")
-    return engine.image_store.resolve(config.image)
+    try:
+        return engine.image_store.resolve(config.image)
+    except NotFound as error:
+        raise NotFound(
+            f"{error} : import one (pynetns import FILE|DIR NAME), use image host, which is this "
+            "machine's own files, or give --rootfs DIR"
+        ) from error
 
 
 def merge_image_config(config: Config, image: Image | None) -> Config:
@@ -148,9 +186,9 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
     """The container's directory and writable layer, as far as they can be made beforehand."""
     directory = container_directory(engine.root, record.id)
+    undo.push(remove_container_directory, engine.root, record.id)
     make_directory(directory, 0o710)
-    undo.push(shutil.rmtree, directory, True)
-    for sub in ("checkpoints", "mounts"):
+    for sub in SUBDIRECTORIES:
         make_directory(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
     log = os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
@@ -158,8 +196,8 @@ def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Un
         set_mode(log, 0o640)
     finally:
         os.close(log)
-    engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
+    engine.rootfs.create_layer(record.id)
     write_record(engine.root, record, name)
     engine.remember_record(record)
     undo.push(engine.forget_record, record.id)

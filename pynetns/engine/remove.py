@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from ..errors import Conflict, NotFound
 from ..trace import step
 from .exit import release_resources, settle_exit
 from .lock import container_lock, remove_lock
-from .record import container_directory
+from .record import container_directory, remove_container_directory
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -54,7 +53,7 @@ def remove_everything(engine: Engine, row: ContainerRow) -> None:
     engine.store.set_state(row.id, replace(row.state, status="removing"))
     release_resources(engine, row.id)
     engine.rootfs.remove_layer(row.id)
-    shutil.rmtree(container_directory(engine.root, row.id), ignore_errors=True)
+    remove_container_directory(engine.root, row.id)
     if os.path.exists(container_directory(engine.root, row.id)):
         engine.store.set_state(row.id, replace(row.state, status="dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")

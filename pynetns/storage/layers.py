@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 
 from ..errors import System
 from ..files import make_directory
@@ -27,7 +28,7 @@ def create_layer_directory(root: str, name: str) -> None:
         make_directory(f"{path}/diff", 0o755)
         make_directory(f"{path}/work", 0o700)
     except OSError:
-        remove_tree(path)
+        remove_layer_directory(root, name)
         raise
 
 
@@ -35,9 +36,11 @@ def remove_layer_directory(root: str, name: str) -> None:
     """Remove a layer with all its files. Raises System when something cannot be removed."""
     path = layer_directory(root, name)
     try:
-        # of a container that wrote nothing: four directories, without looking into them
+        # of a container that wrote nothing: at most four directories, without looking into them,
+        # which an undo could not do where descriptors have run out
         for directory in ("work/work", "work", "diff", ""):
-            os.rmdir(f"{path}/{directory}")
+            with suppress(FileNotFoundError):
+                os.rmdir(f"{path}/{directory}")
     except OSError:
         remove_tree(path)
 
