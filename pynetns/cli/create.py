@@ -105,10 +105,20 @@ def keywords(values: Values) -> dict[str, Any]:
         found["environment"] = environment
     if "entrypoint" in found:
         found["entrypoint"] = [found["entrypoint"]]
+    _make_absolute(found)
     if "rootfs" in found:
         found["rootfs"] = os.path.abspath(found["rootfs"])
     parse_restart(found.pop("restart_policy", None))
     return found
+
+
+def _make_absolute(found: dict[str, Any]) -> None:
+    """Sources such as ./data start from where the command is given; the engine has no such place."""
+    from ..model.parse import parse_mount, parse_volume
+
+    for name, parse in (("volumes", parse_volume), ("mounts", parse_mount)):
+        if name in found:
+            found[name] = [parse(entry, absolute=os.path.abspath) for entry in found[name]]
 
 
 def _read(path: str) -> str:

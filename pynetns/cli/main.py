@@ -65,6 +65,7 @@ GLOBAL_OPTIONS = (
 
 RUN_ERROR = 125  # docker's code for "it was not the container that failed", and for bad usage
 ENGINE_ERROR = 1  # of every other verb
+_LONGEST = 4000  # characters of a message: it may quote what the user gave
 INTERRUPTED = 130  # 128 + SIGINT
 BROKEN_PIPE = 141  # 128 + SIGPIPE
 ATTACHED = ("run", "start", "exec")  # a program goes on when our reader has gone: docker says so
@@ -193,6 +194,8 @@ def general_help() -> str:
 def report(error: BaseException, verb: str) -> int:
     """One line on stderr for a failure; the exit code that belongs to it."""
     message = " ".join(_message(error).split())
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}…"
     if " : " not in message:
         message = f"{verb} : {message}"
     complain(f"pynetns: {message}")

@@ -21,6 +21,7 @@ from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
 from ..runtime.devices import resolve_devices
+from ..runtime.propagation import check_propagation
 from ..runtime.seccomp import inline_profiles
 from ..runtime.spec import validate_host_config
 from ..trace import step
@@ -150,6 +151,7 @@ def validate(engine: Engine, config: Config, host_config: HostConfig) -> None:
     for mount in host_config.mounts:
         if mount.type == "bind" and not mount.create_source and not os.path.exists(mount.source):
             raise InvalidParameter(f"--mount : bind source path does not exist: {mount.source}")
+    check_propagation(host_config.mounts)
 
 
 def make_record(

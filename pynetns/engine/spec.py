@@ -17,6 +17,7 @@ from ..kernel import Kernel
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
+from ..runtime.propagation import check_propagation
 from ..runtime.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.user import User, get_user
 from ..trace import step
@@ -58,6 +59,7 @@ def create_spec(
         config, host_config = record.config, record.host_config
         parent = host_config.cgroup_parent or engine.cgroups.parent
         make_bind_sources(host_config)
+        check_propagation(host_config.mounts)
         capabilities = container_capabilities(host_config)
         seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
         spec = oci_spec.create_spec(
@@ -103,7 +105,14 @@ def shared_memory_path(engine: Engine, container_id: str, host_config: HostConfi
     """The directory behind /dev/shm where it is shared, "" else."""
     mode = host_config.ipc_mode
     if mode.startswith("container:"):
-        mode = f"container:{get_container_id(engine.store, mode.removeprefix('container:'))}"
+        other = get_container_id(engine.store, mode.removeprefix("container:"))
+        theirs = engine.record(other).host_config.ipc_mode
+        if theirs not in ("shareable", "host"):
+            raise Conflict(
+                f"--ipc {mode} : that container has non-shareable IPC (mode {theirs}): create it "
+                "with --ipc shareable"
+            )
+        mode = theirs if theirs == "host" else f"container:{other}"
     return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .core import Engine
 
 _NO_ATTACH = Attach()
+_MAX_ERROR = 4000  # characters of State.Error: a message may quote what the user gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,4 +340,6 @@ def record_failure(engine: Engine, container: Starting, error: BaseException) ->
     """The error and exit code of a failed start, for inspect. moby's deferred block, seed 1.2."""
     code = error.exit_code if isinstance(error, StartFailed) else 128
     text = str(error) if isinstance(error, PynetnsError | KernelError) else repr(error)
+    if len(text) > _MAX_ERROR:
+        text = f"{text[:_MAX_ERROR]}…"
     engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))

@@ -23,7 +23,20 @@ from .shim import Exit, ShimClient
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
-_EXEC_WORDS = {errno.ENOENT: "executable file not found", errno.ENOEXEC: "exec format error"}
+# What the kernel's refusal of a step means, and what to do. setrlimit(2), proc(5).
+_REMEDIES = {
+    ("setrlimit", errno.EPERM): "--ulimit raises a hard limit above the engine's own, which needs "
+    "CAP_SYS_RESOURCE, or nofile above fs.nr_open: give a lower value",
+    ("oom_score_adj", errno.EACCES): "--oom-score-adj below that of the engine itself needs "
+    "CAP_SYS_RESOURCE: give a higher value",
+    ("exec", errno.E2BIG): "arguments and environment together are limited by the stack's size, "
+    "one of them to 128 KiB",
+}
+_EXEC_WORDS = {
+    errno.ENOENT: "executable file not found",
+    errno.ENOEXEC: "exec format error",
+    errno.E2BIG: "argument list too long",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +162,8 @@ def start_error(error: KernelError) -> StartFailed:
         what = f"working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
-    return StartFailed(f"{what}: {why}", code)
+    remedy = _REMEDIES.get((error.step, error.errno))
+    return StartFailed(f"{what}: {why}{(remedy and f': {remedy}') or ''}", code)
 
 
 def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:

@@ -251,13 +251,16 @@ def listed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
 def test_ps(run: Run, listed: FakeEngine) -> None:
     head, line = run("ps")[1].splitlines()
     assert head.split("   ")[0] == "CONTAINER ID"
-    assert line.startswith('abababababab   host    "sleep 60 and quite …"   5')
+    assert line.startswith('abababababab   host      "sleep 60 and quite …"   5')
     assert line.endswith("Up 2 minutes   0.0.0.0:8080->80/tcp, 81/tcp   web")
     assert head.index("STATUS") == line.index("Up 2")
     assert run("ps", "-q")[1] == "abababababab\n"
     assert run("ps", "-q", "--no-trunc")[1] == "ab" * 32 + "\n"
     assert run("ps", "--format", r"{{.Names}}\t{{.State}}")[1] == "web\trunning\n"
     assert json.loads(run("ps", "--format", "json")[1])["Labels"] == "a=1"
+    text = run("ps", "--format", r"table {{.Names}}\t{{upper .State}}\t{{.ID}}")[1]
+    assert text == "NAMES     STATE     CONTAINER ID\nweb       RUNNING   abababababab\n"
+    assert run("ps", "--format", "table")[1] == run("ps")[1]
 
 
 def test_ps_selects(run: Run, listed: FakeEngine) -> None:
