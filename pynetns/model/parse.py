@@ -98,6 +98,11 @@ def number_of(what: str) -> Parser:
     return lambda value, option: parse_integer(value, option, what=text)
 
 
+def parse_oom_score_adj(value: Any, option: str) -> int:
+    """From -1000 to 1000, which is checked with the rest of the configuration."""
+    return parse_integer(value, option, what="a whole number from -1000 to 1000")
+
+
 class Field(NamedTuple):
     """Where a keyword goes: the option to name in an error, its parser, the field of Config or
     HostConfig. Keywords of the same field (`collected`) add up."""
@@ -147,7 +152,7 @@ _HOST_CONFIG = {
     "ulimits": Field("--ulimit", list_of(parse_ulimit), "ulimits"),
     "devices": Field("--device", list_of(parse_device), "devices"),
     "shm_size": Field("--shm-size", parse_size, "shm_size"),
-    "oom_score_adj": Field("--oom-score-adj", parse_integer, "oom_score_adj"),
+    "oom_score_adj": Field("--oom-score-adj", parse_oom_score_adj, "oom_score_adj"),
     "mem_limit": Field("--memory", parse_size, "memory"),
     "memswap_limit": Field("--memory-swap", parse_swap, "memory_swap"),
     "mem_reservation": Field("--memory-reservation", parse_size, "memory_reservation"),

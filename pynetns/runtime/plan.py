@@ -271,7 +271,7 @@ def _render_identity(
     """Limits, cgroups, directory, identity, privileges, exec: the same for init and exec."""
     user = process["user"]
     for limit in process.get("rlimits") or ():
-        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
     for procs in handles.cgroup_joins:  # late: what came before is not the container's memory
         plan.join_cgroup(procs)
     if new_cgroup:

@@ -25,10 +25,10 @@ from .shim import Exit, ShimClient
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
 # What the kernel's refusal of a step means, and what to do. setrlimit(2), proc(5).
 _REMEDIES = {
-    ("setrlimit", errno.EPERM): "--ulimit raises a hard limit above the engine's own, which needs "
-    "CAP_SYS_RESOURCE, or nofile above fs.nr_open: give a lower value",
-    ("oom_score_adj", errno.EACCES): "--oom-score-adj below that of the engine itself needs "
-    "CAP_SYS_RESOURCE: give a higher value",
+    ("setrlimit", errno.EPERM): "a hard limit above the engine's own needs CAP_SYS_RESOURCE, and "
+    "nofile may not exceed fs.nr_open: give a lower value",
+    ("oom_score_adj", errno.EACCES): "below the engine's own needs CAP_SYS_RESOURCE: give a higher "
+    "value",
     ("exec", errno.E2BIG): "arguments and environment together are limited by the stack's size, "
     "one of them to 128 KiB",
 }
@@ -87,7 +87,7 @@ class Task:
                 hold_fds=self.hold_fds,
             )
         except KernelError as error:
-            raise start_error(error) from error
+            raise start_error(error, self.plan) from error
         finally:
             os.close(record)
 
@@ -99,7 +99,7 @@ class Task:
             try:
                 answer = self.shim.finish_spawn(pending)
             except KernelError as error:
-                raise start_error(error) from error
+                raise start_error(error, self.plan) from error
             if answer.payload:
                 self._add_spans(answer)
             self.pid = answer.value
@@ -147,7 +147,7 @@ class Task:
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def start_error(error: KernelError) -> StartFailed:
+def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
     """What a failed start is to the user: message and exit code. 126 and 127 are of the program
     itself; what fails before it is tried is 128, as in moby."""
     code, what = 128, f"{error.step} {error.detail}".strip()
@@ -158,6 +158,10 @@ def start_error(error: KernelError) -> StartFailed:
         why = _EXEC_WORDS.get(error.errno, why)
         if error.errno == errno.ENOENT and "/" in error.detail:
             why = "no such file or directory"
+    elif error.step == "setrlimit" and plan is not None and error.index >= 0:
+        what = f"--ulimit {plan.describe(error.index)[1].removeprefix('RLIMIT_').lower()}"
+    elif error.step == "oom_score_adj":
+        what = f"--oom-score-adj {error.detail}"
     elif error.step == "chdir":
         what = f"working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
