@@ -83,8 +83,9 @@ class KernelError(System):
 class StartFailed(PynetnsError):
     """The container's program could not be executed; `exit_code` is Docker's (127, 126 or 128).
 
-    127: program not found. 126: not executable, bad working directory, unknown user.
-    128: anything else. Source: moby translateContainerdStartErr, seed section 1.2.
+    127: program not found. 126: not executable. 128: anything before it was tried (a user nobody
+    knows, a bad working directory); of an exec that is 126 too, as in Docker.
+    Source: moby translateContainerdStartErr and ContainerExecStart, seed section 1.2.
     """
 
     status = 400

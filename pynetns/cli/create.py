@@ -7,12 +7,14 @@ the engine as text; model/parse.py reads them.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound
 from .options import Command, Option, UsageError
+from .stdio import OutputError
 
 if TYPE_CHECKING:
     from ..engine.container import Container
@@ -103,10 +105,20 @@ def keywords(values: Values) -> dict[str, Any]:
         found["environment"] = environment
     if "entrypoint" in found:
         found["entrypoint"] = [found["entrypoint"]]
+    _make_absolute(found)
     if "rootfs" in found:
         found["rootfs"] = os.path.abspath(found["rootfs"])
     parse_restart(found.pop("restart_policy", None))
     return found
+
+
+def _make_absolute(found: dict[str, Any]) -> None:
+    """Sources such as ./data start from where the command is given; the engine has no such place."""
+    from ..model.parse import parse_mount, parse_volume
+
+    for name, parse in (("volumes", parse_volume), ("mounts", parse_mount)):
+        if name in found:
+            found[name] = [parse(entry, absolute=os.path.abspath) for entry in found[name]]
 
 
 def _read(path: str) -> str:
@@ -174,8 +186,17 @@ def traced(path: str | None) -> Iterator[None]:
 
 def create(context: Context, values: Values, words: list[str]) -> int:
     """`pynetns create`."""
-    print(create_container(context, values, words).id)
+    show_id(create_container(context, values, words).id, "was created")
     return 0
+
+
+def show_id(container_id: str, done: str) -> None:
+    """Print an id; where that fails the error says what was done all the same."""
+    print(container_id)
+    try:
+        sys.stdout.flush()
+    except OutputError as error:
+        raise OutputError(error.errno, f"container {container_id} {done}") from error
 
 
 def run(context: Context, values: Values, words: list[str]) -> int:
@@ -184,7 +205,7 @@ def run(context: Context, values: Values, words: list[str]) -> int:
         with traced(values.get("trace")):
             container = create_container(context, values, words)
             container.start()
-        print(container.id)
+        show_id(container.id, "was started")
         return 0
     return run_attached(context, values, words)
 

@@ -46,8 +46,9 @@ def exec_(context: Context, values: Values, words: list[str]) -> int:
             winsize=session.window_size() if tty else (0, 0),
         )  # fmt: skip
         running.append(process)
-        if session.run():
-            return 0
+        with process.ending() as ended:
+            if session.run(ended):
+                return 0
         return session.wait(process.wait)
 
 

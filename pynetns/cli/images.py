@@ -6,7 +6,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from .format import human_size, table, template
+from .format import check_format, human_size, show_rows
 from .main import for_each
 from .options import Command, Option
 
@@ -26,7 +26,7 @@ _NONE = "<none>"
 
 def images(context: Context, values: Values, words: list[str]) -> int:
     """`pynetns images`."""
-    render = template(values["format"]) if "format" in values else None
+    check_format(values.get("format"))
     rows = []
     for image in context.engine.images.list():
         shown_id = image.id if values.get("no_trunc") else short_id(image.id)
@@ -35,11 +35,8 @@ def images(context: Context, values: Values, words: list[str]) -> int:
     if values.get("quiet"):
         unique = dict.fromkeys(row["ID"] for row in rows)
         print("".join(f"{image_id}\n" for image_id in unique), end="")
-    elif render is not None:
-        print("".join(f"{render(row)}\n" for row in rows), end="")
     else:
-        cells = [[row[field] for field in _COLUMNS] for row in rows]
-        print(table(list(_COLUMNS.values()), cells), end="")
+        print(show_rows(values.get("format"), rows, _COLUMNS), end="")
     return 0
 
 

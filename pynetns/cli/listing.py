@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidParameter, NotFound
-from .format import shorten, table, template, to_json
+from .format import check_format, shorten, show_rows, template, to_json
 from .main import ENGINE_ERROR, report
 from .options import Command, Option
 
@@ -37,7 +37,7 @@ def ps(context: Context, values: Values, words: list[str]) -> int:
     from ..engine.inspect import list_json
     from ..model.parse import parse_integer
 
-    render = template(values["format"]) if "format" in values else None
+    check_format(values.get("format"))
     filters = parse_filters(values.get("filter", ()))
     limit = parse_integer(values.get("last", -1), "--last")
     if values.get("latest"):
@@ -51,11 +51,8 @@ def ps(context: Context, values: Values, words: list[str]) -> int:
     ]
     if values.get("quiet"):
         print("".join(f"{row['ID']}\n" for row in rows), end="")
-    elif render is not None:
-        print("".join(f"{render(row)}\n" for row in rows), end="")
     else:
-        cells = [[row[field] for field in _COLUMNS] for row in rows]
-        print(table(list(_COLUMNS.values()), cells), end="")
+        print(show_rows(values.get("format"), rows, _COLUMNS), end="")
     return 0
 
 
@@ -148,7 +145,9 @@ COMMANDS = {
             Option("-n --last", "last", "NUMBER", "The last ones created, whatever their state"),
             Option("-l --latest", "latest", "", "The last one created, whatever its state"),
             Option("--no-trunc", "no_trunc", "", "Do not shorten"),
-            Option("--format", "format", "TEMPLATE", "json, or text with {{.Names}} and so on"),
+            Option(
+                "--format", "format", "TEMPLATE", "json, [table] text with {{.Names}} and so on"
+            ),
         ),
     ),
     "inspect": Command(

@@ -16,9 +16,11 @@ from .options import (
     Option,
     UsageError,
     check_arguments,
+    did_you_mean,
     help_text,
     parse_options,
 )
+from .stdio import OutputError, complain, set_up
 
 TYPE_CHECKING = False  # typing itself is not imported, see options.py
 if TYPE_CHECKING:
@@ -63,8 +65,10 @@ GLOBAL_OPTIONS = (
 
 RUN_ERROR = 125  # docker's code for "it was not the container that failed", and for bad usage
 ENGINE_ERROR = 1  # of every other verb
+_LONGEST = 4000  # characters of a message: it may quote what the user gave
 INTERRUPTED = 130  # 128 + SIGINT
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+ATTACHED = ("run", "start", "exec")  # a program goes on when our reader has gone: docker says so
 
 
 class Context:
@@ -107,6 +111,7 @@ def command_of(verb: str) -> Command:
 
 def entry() -> NoReturn:
     """The console script."""
+    set_up()
     sys.exit(main(sys.argv[1:]))
 
 
@@ -125,6 +130,11 @@ def main(words: Sequence[str], open_engine: Callable[..., Any] | None = None) ->
         # Whoever read us has gone; what is still buffered must not fail again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
+    except OutputError as error:
+        if error.reader_gone and verb not in ATTACHED:
+            return BROKEN_PIPE
+        complain(f"pynetns: {error}")
+        return ENGINE_ERROR
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
@@ -143,7 +153,7 @@ def _dispatch(options: Values, rest: list[str], open_engine: Callable[..., Any] 
         return 0
     verb, *arguments = rest
     if verb not in VERBS:
-        raise UsageError(f"{verb} : no such command, see pynetns --help")
+        raise UsageError(f"{verb} : no such command{did_you_mean(verb, VERBS)}, see pynetns --help")
     command = command_of(verb)
     values, arguments = parse_options(command.options, arguments, stop_early=command.stop_early)
     if values.pop("help", False):
@@ -184,12 +194,16 @@ def general_help() -> str:
 def report(error: BaseException, verb: str) -> int:
     """One line on stderr for a failure; the exit code that belongs to it."""
     message = " ".join(_message(error).split())
+    if len(message) > _LONGEST:
+        message = f"{message[:_LONGEST]}…"
     if " : " not in message:
         message = f"{verb} : {message}"
-    print(f"pynetns: {message}", file=sys.stderr)
+    complain(f"pynetns: {message}")
     code = getattr(error, "exit_code", 0)
     if code in (126, 127) and verb in ("run", "exec"):
         return int(code)
+    if isinstance(error, OutputError):
+        return ENGINE_ERROR
     usage = isinstance(error, InvalidParameter)
     return RUN_ERROR if verb == "run" or usage else ENGINE_ERROR
 

@@ -3,7 +3,7 @@
 Owns: the pipes between this process and the shim, the terminal's mode meanwhile, and one poll loop.
 A slow reader holds the program back and never blocks signals. Knows nothing of what the program is:
 it is given functions to forward a signal, to resize and to wait. Source: docker/cli,
-hijackedIOStreamer and ForwardAllSignals, by behaviour.
+hijackedIOStreamer, ForwardAllSignals and forceExitAfter3TerminationSignals, by behaviour.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidParameter
+from ..streams.pipes import unread
 from ..streams.terminal import DetachFilter, parse_detach_keys, raw_mode, window_size
+from .stdio import OutputError, complain
 
 if TYPE_CHECKING:
     from ..runtime.task import Attach
@@ -27,7 +29,10 @@ FORWARDED = (
     signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM,
 )  # fmt: skip
 _FATAL = (signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM)
+_TERMINATIONS = (signal.SIGINT, signal.SIGTERM)
+_PATIENCE = 3  # of these end the command itself, whatever the program makes of them
 _READ_SIZE = 65536
+_DISCARD = -1  # the sink of what can no longer be written
 _WRITE_SIZE = select.PIPE_BUF  # what a pipe that polls writable takes without blocking
 
 Forward = Callable[[int], object]
@@ -41,6 +46,7 @@ class Copy:
         self.source, self.sink, self.filter = source, sink, filter
         self.pending = b""
         self.ended = False  # nothing more to read
+        self._left = -1  # bytes that may still be read, -1 without limit
 
     @property
     def done(self) -> bool:
@@ -49,6 +55,15 @@ class Copy:
     def waits_for(self) -> tuple[int, int]:
         """(descriptor, poll event) without which nothing can go on."""
         return (self.sink, select.POLLOUT) if self.pending else (self.source, select.POLLIN)
+
+    def last(self) -> None:
+        """The program has ended: what is in the pipe now is the last of its own."""
+        self._left = unread(self.source)
+        self.ended = self.ended or not self._left
+
+    def discard(self) -> None:
+        """From now on read and drop, so that the program is not held back."""
+        self.sink, self.pending = _DISCARD, b""
 
     def step(self) -> None:
         """Do what the descriptor waited for is ready for."""
@@ -60,13 +75,16 @@ class Copy:
             self.pending = self.pending[written:]
             return
         try:
-            data = os.read(self.source, _READ_SIZE)
+            data = os.read(self.source, _READ_SIZE if self._left < 0 else self._left)
         except BlockingIOError:
             return
         except OSError:  # a terminal that was hung up answers EIO
             data = b""
-        self.ended = not data
-        self.pending = self.filter.feed(data) if self.filter else data
+        if self._left > 0:
+            self._left -= len(data)
+        self.ended = not data or not self._left
+        if self.sink != _DISCARD:
+            self.pending = self.filter.feed(data) if self.filter else data
 
 
 class Session:
@@ -94,7 +112,8 @@ class Session:
         self._theirs: dict[str, int] = {}
         self._signals = -1
         self._running = False
-        self._interrupts = 0
+        self._terminations = 0
+        self._lost: OutputError | None = None  # what became of our standard output
 
     # ---- set-up ----
 
@@ -155,8 +174,13 @@ class Session:
 
     # ---- running ----
 
-    def run(self) -> bool:
-        """Copy until the program's output has ended; True when the user detached instead."""
+    def run(self, ended: int = -1) -> bool:
+        """Copy until the program's output has ended; True when the user detached instead.
+
+        `ended` becomes readable at the program's end: then what it has written is copied, and what
+        its background jobs may write later is not waited for. -1 where the pipes end with it.
+        Raises OutputError when the reader of our own output has gone; the program goes on.
+        """
         self._running = True
         while self._theirs:
             os.close(self._theirs.popitem()[1])
@@ -168,16 +192,24 @@ class Session:
         ]
         feed = Copy(0, self._ours["stdin"], self._keys) if self._stdin else None
         while outputs:
-            feed = self._poll_once(outputs, feed)
+            feed, ready = self._poll_once(outputs, feed, ended)
+            if ended >= 0 and ended in ready:
+                ended = -1
+                for copy in outputs:
+                    copy.last()
             outputs = [copy for copy in outputs if not copy.done]
             if self._keys.detached:
                 return True
         return False
 
-    def _poll_once(self, outputs: list[Copy], feed: Copy | None) -> Copy | None:
-        """Wait for whatever can go on and do it; the feed while it lives."""
+    def _poll_once(
+        self, outputs: list[Copy], feed: Copy | None, ended: int
+    ) -> tuple[Copy | None, dict[int, int]]:
+        """Wait for whatever can go on and do it; the feed while it lives, and what was ready."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
+        if ended >= 0:
+            poll.register(ended, select.POLLIN)
         waiting = dict(copy.waits_for() for copy in outputs)
         if feed is not None:
             poll.register(feed.sink, 0)  # POLLERR: nobody reads it any more
@@ -190,8 +222,22 @@ class Session:
             self._handle_signals()
         for copy in outputs:
             if copy.waits_for()[0] in ready:
-                copy.step()
-        return feed if feed is None else self._feed(feed, ready)
+                self._step(copy)
+        return feed if feed is None else self._feed(feed, ready), ready
+
+    def _step(self, copy: Copy) -> None:
+        """A step of an output. A reader that has gone ends the copying; after any other failure
+        the rest is dropped, so that the program's end and exit code are still seen."""
+        try:
+            copy.step()
+        except OSError as error:
+            lost = OutputError(error.errno or 0, stream="output" if copy.sink == 1 else "error")
+            if lost.reader_gone:
+                raise lost from error
+            if self._lost is None:
+                complain(f"pynetns: {lost}")
+            self._lost = lost
+            copy.discard()
 
     def _feed(self, feed: Copy, ready: dict[int, int]) -> Copy | None:
         gone = ready.get(feed.sink, 0) & select.POLLERR
@@ -206,7 +252,8 @@ class Session:
         return feed
 
     def wait(self, wait: Callable[[], int]) -> int:
-        """The program's exit code by `wait`, which may block; signals go on being forwarded."""
+        """The program's exit code by `wait`, which may block; signals go on being forwarded. Output
+        that was lost makes a success 1."""
         ended, writer = os.pipe2(os.O_CLOEXEC)
         outcome: list[int | BaseException] = []
 
@@ -233,16 +280,16 @@ class Session:
         result = outcome[0]
         if isinstance(result, BaseException):
             raise result
-        return result
+        return result or (1 if self._lost else 0)
 
     # ---- signals ----
 
     def _noted(self, number: int, frame: object) -> None:
         """A handler must exist for the wake-up byte to be written; the loop does the work. Only a
         start that hangs is interrupted here, by asking twice."""
-        if number == signal.SIGINT and not self._running:
-            self._interrupts += 1
-            if self._interrupts > 1:
+        if number in _TERMINATIONS and not self._running:
+            self._terminations += 1
+            if self._terminations > 1:
                 raise KeyboardInterrupt
 
     def _handle_signals(self) -> None:
@@ -254,9 +301,19 @@ class Session:
             if number == signal.SIGWINCH:
                 self._set_size()
             elif self._forward is not None and number in FORWARDED:
+                self._count(number)
                 self._forward(number)
             elif self._tty and number in _FATAL:
                 raise SystemExit(128 + number)
+
+    def _count(self, number: int) -> None:
+        """A program may ignore what is forwarded to it: whoever insists gets the prompt back."""
+        if number not in _TERMINATIONS:
+            return
+        self._terminations += 1
+        if self._terminations >= _PATIENCE:
+            complain(f"pynetns: got {_PATIENCE} SIGTERM/SIGINTs, forcefully exiting")
+            raise SystemExit(1)
 
     def _set_size(self) -> None:
         rows, columns = self.window_size() if self._tty else (0, 0)

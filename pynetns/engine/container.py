@@ -7,13 +7,13 @@ into the module of the same verb. Source: docker-py's models/containers.py, by i
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..errors import InvalidParameter, NotFound, PynetnsError
-from ..model.parse import build_configs
+from ..model.parse import build_configs, parse_environment, parse_user, split_words
 from ..runtime.task import Attach
+from ..runtime.validate import check_path
 from .create import container_create
 from .exec import Exec, ExecConfig, container_exec
 from .exit import refresh
@@ -178,7 +178,8 @@ class Container:
                 cmd, tty=tty, privileged=privileged, user=user,
                 environment=environment, workdir=workdir, attach=output.attach,
             )  # fmt: skip
-            output.read_all()
+            with process.ending() as ended:
+                output.read_all(ended)
             return process.wait(), output.merged
 
     def exec_start(
@@ -195,10 +196,12 @@ class Container:
         winsize: tuple[int, int] = (0, 0),
     ) -> Exec:
         """Start a command inside; the running Exec. `winsize`: rows, columns of the terminal."""
+        if workdir:
+            check_path("--workdir", workdir)
         config = ExecConfig(
             cmd=split_command(cmd),
-            env=environment_list(environment),
-            user=user,
+            env=parse_environment(environment),
+            user=parse_user(user),
             working_dir=workdir,
             tty=tty,
             stdin=stdin,
@@ -306,14 +309,7 @@ class ContainerCollection:
 
 def split_command(cmd: str | Sequence[str]) -> list[str]:
     """A command as a list; a string is split as a shell would."""
-    words = shlex.split(cmd) if isinstance(cmd, str) else list(cmd)
+    words = list(split_words(cmd, "command"))
     if not words:
         raise InvalidParameter("exec : No exec command specified")
     return words
-
-
-def environment_list(environment: Mapping[str, str] | Sequence[str]) -> list[str]:
-    """ "K=V" entries of a mapping or list."""
-    if isinstance(environment, Mapping):
-        return [f"{key}={value}" for key, value in environment.items()]
-    return list(environment)

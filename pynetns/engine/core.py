@@ -21,6 +21,7 @@ from ..errors import (
     Unavailable,
     clear_errors,
 )
+from ..files import check_state_directory, make_directories
 from ..kernel import Kernel
 from ..network.controller import NetworkController
 from ..runtime.cgroups import CgroupManager
@@ -119,12 +120,16 @@ class Engine:
             raise Unavailable("engine : must run as root (try sudo)")
         if len(self.exec_root) > 3000 or self.exec_root == self.root:
             raise Unavailable("--exec-root : must be a directory of its own")
+        _make_directory(self.root, 0o711)
+        check_state_directory("--root", self.root)
         for name in _ROOT_DIRS:
-            _make_directory(f"{self.root}/{name}", 0o711)
+            _make_directory(f"{self.root}/{name}", 0o711, 0o711)
+            check_state_directory("--root", f"{self.root}/{name}", self.root)
 
     @clear_errors
     def _make_exec_root(self) -> None:
         _make_directory(self.exec_root, 0o700)
+        check_state_directory("--exec-root", self.exec_root)
         claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
         for name in _EXEC_DIRS:
             _make_directory(f"{self.exec_root}/{name}", 0o700)
@@ -233,10 +238,10 @@ class Engine:
         self.close()
 
 
-def _make_directory(path: str, mode: int) -> None:
+def _make_directory(path: str, mode: int, parents: int = 0o755) -> None:
     """Make it and its parents; not even tried where it is there (it may be read-only or frozen)."""
     if not os.path.isdir(path):
-        os.makedirs(path, mode=mode, exist_ok=True)
+        make_directories(path, mode, parents)
 
 
 def check_bridge_name(name: str) -> None:
@@ -259,7 +264,7 @@ def default_cgroup_parent(root: str) -> str:
 
 def root_digest(root: str) -> str:
     """Eight digits that tell roots apart in names of kernel objects."""
-    return hashlib.sha256(root.encode()).hexdigest()[:8]
+    return hashlib.sha256(os.fsencode(root)).hexdigest()[:8]
 
 
 __all__ = ["Engine", "default_bridge"]

@@ -9,18 +9,17 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
-from io import FileIO
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter, clear_errors
+from ..errors import Conflict, InvalidParameter, NotFound, clear_errors
+from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
 from ..runtime.devices import resolve_devices
+from ..runtime.propagation import check_propagation
 from ..runtime.seccomp import inline_profiles
 from ..runtime.spec import validate_host_config
 from ..trace import step
@@ -28,7 +27,14 @@ from ..undo import Undo
 from .ghosts import remove_ghost
 from .lock import container_lock, remove_lock
 from .names import numbered_name, random_name
-from .record import ContainerRecord, container_directory, log_path, write_record
+from .record import (
+    SUBDIRECTORIES,
+    ContainerRecord,
+    container_directory,
+    log_path,
+    remove_container_directory,
+    write_record,
+)
 
 if TYPE_CHECKING:
     from ..storage.images import Image
@@ -53,21 +59,21 @@ def container_create(
         host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
-        with (
-            container_lock(engine.exec_root, record.id),
-            Undo() as undo,
-            undo,
-            spare_descriptor(),
-        ):
-            undo.push(remove_lock, engine.exec_root, record.id)
-            undo.push(engine.store.remove_container, record.id)
-            name = register_name(engine, record, name)
-            create_files_of(engine, record, name, undo)
-            engine.store.add_event(
-                "container", "create", record.id, {"name": name, "image": config.image}
-            )
-            undo.dismiss()
+        make_container(engine, record, name)
         return record.id
+
+
+def make_container(engine: Engine, record: ContainerRecord, name: str | None) -> None:
+    """Name, row and files; all or nothing."""
+    with container_lock(engine.exec_root, record.id), Undo() as undo, undo:
+        undo.push(remove_lock, engine.exec_root, record.id)
+        undo.push(engine.store.remove_container, record.id)
+        name = register_name(engine, record, name)
+        create_files_of(engine, record, name, undo)
+        engine.store.add_event(
+            "container", "create", record.id, {"name": name, "image": record.config.image}
+        )
+        undo.dismiss()
 
 
 def resolve_image(engine: Engine, config: Config, host_config: HostConfig) -> Image | None:
@@ -77,7 +83,13 @@ def resolve_image(engine: Engine, config: Config, host_config: HostConfig) -> Im
         return None
     if not config.image:
         raise InvalidParameter("image : name one, e.g. host, or give --rootfs DIR")
-    return engine.image_store.resolve(config.image)
+    try:
+        return engine.image_store.resolve(config.image)
+    except NotFound as error:
+        raise NotFound(
+            f"{error} : import one (pynetns import FILE|DIR NAME), use image host, which is this "
+            "machine's own files, or give --rootfs DIR"
+        ) from error
 
 
 def merge_image_config(config: Config, image: Image | None) -> Config:
@@ -119,6 +131,7 @@ def validate(engine: Engine, config: Config, host_config: HostConfig) -> None:
     for mount in host_config.mounts:
         if mount.type == "bind" and not mount.create_source and not os.path.exists(mount.source):
             raise InvalidParameter(f"--mount : bind source path does not exist: {mount.source}")
+    check_propagation(host_config.mounts)
 
 
 def make_record(
@@ -161,39 +174,18 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
     """The container's directory and writable layer, as far as they can be made beforehand."""
     directory = container_directory(engine.root, record.id)
-    undo.push(remove_tree, directory)
-    os.mkdir(directory, 0o710)
-    for sub in ("checkpoints", "mounts"):
-        os.mkdir(f"{directory}/{sub}", 0o700)
+    undo.push(remove_container_directory, engine.root, record.id)
+    make_directory(directory, 0o710)
+    for sub in SUBDIRECTORIES:
+        make_directory(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
-    os.close(
-        os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    )
+    log = os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+    try:
+        set_mode(log, 0o640)
+    finally:
+        os.close(log)
     undo.push(engine.rootfs.remove_layer, record.id)
     engine.rootfs.create_layer(record.id)
     write_record(engine.root, record, name)
     engine.remember_record(record)
     undo.push(engine.forget_record, record.id)
-
-
-@contextmanager
-def spare_descriptor() -> Iterator[None]:
-    """Where descriptors run out in the middle, an undo still has one to list a directory with."""
-    with FileIO("/dev/null"):
-        yield
-
-
-def remove_tree(directory: str) -> None:
-    """Remove a directory that only we have written to, with one descriptor at a time. Absent is
-    fine."""
-    try:
-        names = os.listdir(directory)
-    except FileNotFoundError:
-        return
-    for name in names:
-        path = f"{directory}/{name}"
-        if os.path.isdir(path) and not os.path.islink(path):
-            remove_tree(path)
-        else:
-            os.unlink(path)
-    os.rmdir(directory)

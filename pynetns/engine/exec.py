@@ -10,8 +10,8 @@ import errno
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,11 @@ from ..runtime.seccomp import load_filter
 from ..runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ..runtime.user import User, get_user
 from ..trace import step
-from .exit import note, refresh
+from .exit import is_ending, note, refresh
 from .spec import environment_with, read_user_files
 
 if TYPE_CHECKING:
+    from ..store import ContainerRow
     from .core import Engine
 
 
@@ -46,13 +47,16 @@ class ExecConfig:
 
 
 class Exec:
-    """A running exec."""
+    """A running exec. `direct`: the program itself holds the pipes it was given, not the shim."""
 
-    def __init__(self, engine: Engine, container_id: str, exec_id: str, pid: int) -> None:
+    def __init__(
+        self, engine: Engine, container_id: str, exec_id: str, pid: int, *, direct: bool = False
+    ) -> None:
         self._engine = engine
         self._container_id = container_id
         self.id = exec_id
         self.pid = pid
+        self._direct = direct
         self._key = f"{container_id}/{exec_id}"
         self._code: int | None = None
 
@@ -64,6 +68,17 @@ class Exec:
             self._code = ended.code if ended is not None else 137
             delete_bundle(self._engine.exec_root, self._key)
         return self._code
+
+    @contextmanager
+    def ending(self) -> Iterator[int]:
+        """A descriptor that becomes readable when it has ended, for whoever reads its pipes: they
+        may be held open by its background jobs. -1 where the shim ends them (a terminal)."""
+        fd = self._engine.shim.waiter(self.id) if self._direct else -1
+        try:
+            yield fd
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def signal(self, signal: int) -> bool:
         """Send it a signal; False when it has ended."""
@@ -78,7 +93,7 @@ class Exec:
 def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
-    Raises Conflict (not running, paused), StartFailed with exit code 126 or 127.
+    Raises Conflict (not running, paused, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
         row = engine.store.container(container_id)
@@ -89,17 +104,29 @@ def container_exec(engine: Engine, container_id: str, config: ExecConfig, attach
             raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
-        spec = read_spec(engine, container_id)
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        try:
+        with ending_is_conflict(row):
+            spec = read_spec(engine, container_id)
             process = exec_process(engine, container_id, spec, owner, config)
             joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
             pid = start_exec(engine, joining, scope)
-        except ProcessLookupError as error:
-            raise Conflict(f"Container {row.name} is not running") from error
         note(engine, row, "exec_start", execID=exec_id)
-        return Exec(engine, container_id, exec_id, pid)
+        return Exec(engine, container_id, exec_id, pid, direct=not config.tty)
+
+
+@contextmanager
+def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
+    """Whatever fails inside because the container ends at that moment is a Conflict that says so:
+    its namespaces, its cgroup, its directories go one after the other."""
+    try:
+        yield
+    except (KernelError, OSError, StartFailed) as error:
+        if is_ending(row.state):
+            raise Conflict(f"Container {row.name} is not running") from error
+        if isinstance(error, StartFailed) and error.exit_code != 127:
+            raise StartFailed(str(error), 126) from error  # an exec has no other, as in Docker
+        raise
 
 
 def read_spec(engine: Engine, container_id: str) -> dict[str, Any]:

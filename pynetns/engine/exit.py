@@ -117,6 +117,12 @@ def find_exit(engine: Engine, row: ContainerRow) -> Exit | None:
     return read_exit(directory) or Exit(LOST, time.time_ns())
 
 
+def is_ending(state: State) -> bool:
+    """Whether the process of the state is gone or on its way out: such a process is still there, but
+    its namespaces take nobody in any more."""
+    return recorded(state).is_ending()
+
+
 def send_signal(engine: Engine, row: ContainerRow, number: int) -> bool:
     """Signal the container's first process, by the shim or without it; False when it has ended."""
     try:

@@ -21,6 +21,8 @@ def get_container_id(store: Store, prefix_or_name: str) -> str:
         raise InvalidParameter("container name or id: must not be empty")
     if len(wanted) == 64 and store.container(wanted) is not None:
         return wanted
+    if not wanted.isascii():  # no name is, and not every text could be looked up
+        raise NotFound(f"No such container: {wanted}")
     by_name = store.container_by_name(wanted.removeprefix("/"))
     if by_name is not None:
         return by_name.id

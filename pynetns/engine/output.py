@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import selectors
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.task import Attach
+from ..streams.pipes import unread
 from .record import log_path
 
 if TYPE_CHECKING:
@@ -26,20 +27,37 @@ class Output:
         self._readers = readers
         self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
 
-    def read_all(self) -> None:
-        """Read until the program and everything that shares its output has closed it."""
+    def read_all(self, ended: int = -1) -> None:
+        """Read until the program and everything that shares its output has closed it, or until
+        `ended` is readable (see Exec.ending): then the rest of what it has written."""
         self.close_write_ends()
         with selectors.DefaultSelector() as selector:
             for fd, name in self._readers.items():
                 selector.register(fd, selectors.EVENT_READ, name)
-            while selector.get_map():
+            if ended >= 0:
+                selector.register(ended, selectors.EVENT_READ)
+            waiting = list(self._readers)
+            while waiting:
                 for key, _ in selector.select():
-                    data = os.read(key.fd, 65536)
-                    if data:
-                        self._parts[key.data].append(data)
-                        self._parts["merged"].append(data)
-                    else:
+                    if key.fd == ended:
+                        return self._read_rest(waiting)
+                    if not self._read(key.fd, 65536):
                         selector.unregister(key.fd)
+                        waiting.remove(key.fd)
+
+    def _read(self, fd: int, size: int) -> int:
+        data = os.read(fd, size)
+        if data:
+            self._parts[self._readers[fd]].append(data)
+            self._parts["merged"].append(data)
+        return len(data)
+
+    def _read_rest(self, fds: Iterable[int]) -> None:
+        """What is in the pipes now, and nothing that comes later."""
+        for fd in fds:
+            left = unread(fd)
+            while left > 0 and (size := self._read(fd, left)):
+                left -= size
 
     def close_write_ends(self) -> None:
         """Close our copies of what was handed over."""

@@ -1,6 +1,7 @@
 """A container on disk: `config.v2.json` and `hostconfig.json`, as Docker lays them out.
 
-Owns: these two files and the frozen ContainerRecord made from them. They are durable before a create
+Owns: these two files and the frozen ContainerRecord made from them, and the removal of the directory
+they are in. They are durable before a create
 returns and are rewritten only by an explicit change. Running state is the store's, not here.
 """
 
@@ -8,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +47,34 @@ def container_directory(root: str, container_id: str) -> str:
 def log_path(root: str, container_id: str) -> str:
     """The container's json log."""
     return f"{root}/containers/{container_id}/{container_id}-json.log"
+
+
+_FILES = (
+    "config.v2.json", "hostconfig.json", "hosts", "hostname", "resolv.conf", "resolv.conf.hash",
+    "config.v2.json.tmp", "hostconfig.json.tmp",
+)  # fmt: skip
+SUBDIRECTORIES = ("checkpoints", "mounts")
+
+
+def remove_container_directory(root: str, container_id: str) -> None:
+    """Remove `<root>/containers/<id>` as far as possible; absent is fine.
+
+    What a create makes goes by name: listing takes a descriptor, and an undo must work where those
+    have run out. Only a directory with more in it is listed.
+    """
+    directory = container_directory(root, container_id)
+    for path in (log_path(root, container_id), *(f"{directory}/{name}" for name in _FILES)):
+        with suppress(OSError):
+            os.unlink(path)
+    for name in SUBDIRECTORIES:
+        with suppress(OSError):
+            os.rmdir(f"{directory}/{name}")
+    try:
+        os.rmdir(directory)
+    except FileNotFoundError:
+        return
+    except OSError:
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def write_record(root: str, record: ContainerRecord, name: str) -> None:

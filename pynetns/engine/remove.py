@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -79,7 +78,7 @@ def remove_everything(engine: Engine, row: ContainerRow) -> None:
 def remove_files(engine: Engine, container_id: str) -> None:
     """What a container has on disk."""
     engine.rootfs.remove_layer(container_id)
-    shutil.rmtree(container_directory(engine.root, container_id), ignore_errors=True)
+    remove_container_directory(engine.root, container_id)
 
 
 def strike_off(engine: Engine, row: ContainerRow) -> None:

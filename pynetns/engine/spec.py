@@ -12,11 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
+from ..files import make_directories
 from ..kernel import Kernel
 from ..kernel.process import ProcessIdentity, recorded
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
+from ..runtime.propagation import check_propagation
 from ..runtime.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.user import User, get_user
 from ..trace import step
@@ -60,6 +62,7 @@ def create_spec(
         config, host_config = record.config, record.host_config
         parent = host_config.cgroup_parent or engine.cgroups.parent
         make_bind_sources(host_config)
+        check_propagation(host_config.mounts)
         capabilities = container_capabilities(host_config)
         seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
         joined = joined_processes(engine, host_config)
@@ -97,7 +100,7 @@ def make_bind_sources(host_config: HostConfig) -> None:
     for mount in host_config.mounts:
         if mount.create_source and not os.path.exists(mount.source):
             try:
-                os.makedirs(mount.source)
+                make_directories(mount.source, 0o755)
             except OSError as error:
                 raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
 
@@ -106,7 +109,14 @@ def shared_memory_path(engine: Engine, container_id: str, host_config: HostConfi
     """The directory behind /dev/shm where it is shared, "" else."""
     mode = host_config.ipc_mode
     if mode.startswith("container:"):
-        mode = f"container:{get_container_id(engine.store, mode.removeprefix('container:'))}"
+        other = get_container_id(engine.store, mode.removeprefix("container:"))
+        theirs = engine.record(other).host_config.ipc_mode
+        if theirs not in ("shareable", "host"):
+            raise Conflict(
+                f"--ipc {mode} : that container has non-shareable IPC (mode {theirs}): create it "
+                "with --ipc shareable"
+            )
+        mode = theirs if theirs == "host" else f"container:{other}"
     return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
 
 
@@ -177,7 +187,7 @@ def _read_below(kernel: Kernel, root: int, path: str) -> str:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
             raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
-        return os.read(fd, info.st_size).decode("utf-8", "replace")
+        return os.fsdecode(os.read(fd, info.st_size))
     finally:
         os.close(fd)
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _NO_ATTACH = Attach()
 log = logging.getLogger("pynetns")
+_MAX_ERROR = 4000  # characters of State.Error: a message may quote what the user gave
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +348,8 @@ def record_failure(engine: Engine, container: Starting, error: BaseException) ->
     """The error and exit code of a failed start, for inspect. moby's deferred block, seed 1.2."""
     code = error.exit_code if isinstance(error, StartFailed) else 128
     text = str(error) if isinstance(error, PynetnsError | KernelError) else repr(error)
+    if len(text) > _MAX_ERROR:
+        text = f"{text[:_MAX_ERROR]}…"
     try:
         engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))
     except Unavailable as unwritten:  # the error itself is what the caller has to know

@@ -210,10 +210,11 @@ class Plan:
         can see itself; -1 is /proc of the root as it is now."""
         self._op(lib.PN_OP_OOM_SCORE, self.fd(proc) if proc >= 0 else -1, 0, 0, 0, str(value))
 
-    def rlimit(self, resource: int, soft: int, hard: int) -> None:
-        """setrlimit(2); -1, or 2**64 - 1 as OCI writes it, is unlimited."""
+    def rlimit(self, resource: int, soft: int, hard: int, name: str = "") -> None:
+        """setrlimit(2); -1, or 2**64 - 1 as OCI writes it, is unlimited. `name` is for messages."""
         soft, hard = (-1 if limit >= 1 << 63 else limit for limit in (soft, hard))
         self._op(lib.PN_OP_RLIMIT, resource, soft, hard)
+        self._names[-1] = (lib.PN_OP_RLIMIT, name)
 
     def umask(self, mode: int) -> None:
         """umask(2); 0 until this operation."""

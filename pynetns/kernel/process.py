@@ -34,6 +34,9 @@ __all__ = [
 ]
 
 
+_PF_EXITING = 0x4  # include/linux/sched.h
+
+
 @functools.cache
 def boot_id() -> str:
     """The running kernel's boot id. Raises System without /proc."""
@@ -70,6 +73,18 @@ class ProcessIdentity:
         except ProcessLookupError:
             return False
         return True
+
+    def is_ending(self) -> bool:
+        """Whether it has ended or is on its way out, where namespaces take nobody in any more.
+        proc(5), /proc/pid/stat: flags."""
+        if not self.lives():
+            return True
+        try:
+            with open(f"/proc/{self.pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except OSError:
+            return True
+        return bool(int(fields[6]) & _PF_EXITING)
 
     def open(self) -> int:
         """A pidfd of it, the caller's. ProcessLookupError when it has ended."""

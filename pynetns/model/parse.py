@@ -92,6 +92,17 @@ def parse_exposed(value: Any, option: str) -> tuple[str, ...]:
     return tuple(port for spec in parse_list(value, option) for port in parse_expose(spec))
 
 
+def number_of(what: str) -> Parser:
+    """A parser of a whole number that counts `what`; units are none of it."""
+    text = f"a whole number of {what}, without a unit"
+    return lambda value, option: parse_integer(value, option, what=text)
+
+
+def parse_oom_score_adj(value: Any, option: str) -> int:
+    """From -1000 to 1000, which is checked with the rest of the configuration."""
+    return parse_integer(value, option, what="a whole number from -1000 to 1000")
+
+
 class Field(NamedTuple):
     """Where a keyword goes: the option to name in an error, its parser, the field of Config or
     HostConfig. Keywords of the same field (`collected`) add up."""
@@ -141,18 +152,18 @@ _HOST_CONFIG = {
     "ulimits": Field("--ulimit", list_of(parse_ulimit), "ulimits"),
     "devices": Field("--device", list_of(parse_device), "devices"),
     "shm_size": Field("--shm-size", parse_size, "shm_size"),
-    "oom_score_adj": Field("--oom-score-adj", parse_integer, "oom_score_adj"),
+    "oom_score_adj": Field("--oom-score-adj", parse_oom_score_adj, "oom_score_adj"),
     "mem_limit": Field("--memory", parse_size, "memory"),
     "memswap_limit": Field("--memory-swap", parse_swap, "memory_swap"),
     "mem_reservation": Field("--memory-reservation", parse_size, "memory_reservation"),
     "cpus": Field("--cpus", parse_cpus, "nano_cpus"),
     "nano_cpus": Field("--cpus (nano_cpus)", parse_integer, "nano_cpus"),
-    "cpu_shares": Field("--cpu-shares", parse_integer, "cpu_shares"),
-    "cpu_period": Field("--cpu-period", parse_integer, "cpu_period"),
-    "cpu_quota": Field("--cpu-quota", parse_integer, "cpu_quota"),
+    "cpu_shares": Field("--cpu-shares", number_of("shares"), "cpu_shares"),
+    "cpu_period": Field("--cpu-period", number_of("microseconds"), "cpu_period"),
+    "cpu_quota": Field("--cpu-quota", number_of("microseconds"), "cpu_quota"),
     "cpuset_cpus": Field("--cpuset-cpus", parse_text, "cpuset_cpus"),
     "cpuset_mems": Field("--cpuset-mems", parse_text, "cpuset_mems"),
-    "pids_limit": Field("--pids-limit", parse_integer, "pids_limit"),
+    "pids_limit": Field("--pids-limit", number_of("processes"), "pids_limit"),
     "cgroup_parent": Field("--cgroup-parent", parse_text, "cgroup_parent"),
     "pid_mode": Field("--pid", parse_text, "pid_mode"),
     "ipc_mode": Field("--ipc", parse_text, "ipc_mode"),
@@ -257,6 +268,7 @@ __all__ = [
     "parse_device",
     "parse_env",
     "parse_env_file",
+    "parse_environment",
     "parse_integer",
     "parse_ipv4",
     "parse_label",
@@ -273,5 +285,6 @@ __all__ = [
     "parse_user",
     "parse_volume",
     "refuse",
+    "split_words",
     "validate_name",
 ]

@@ -139,8 +139,12 @@ def parse_ulimit(entry: Any, option: str = "--ulimit") -> Ulimit:
             raise refuse(option, entry, "NAME=SOFT[:HARD] such as nofile=1024:2048")
         soft, colon, hard = values.partition(":")
         hard = hard if colon else soft
-    where = f"{option} {name}"
-    return Ulimit(name, parse_integer(soft, where, low=-1), parse_integer(hard, where, low=-1))
+    where, what = f"{option} {name}", "a whole number (bytes, seconds or a count), without a unit,"
+    return Ulimit(
+        name,
+        parse_integer(soft, where, low=-1, what=what),
+        parse_integer(hard, where, low=-1, what=what),
+    )
 
 
 def parse_device(entry: Any, option: str = "--device") -> DeviceMapping:

@@ -6,7 +6,7 @@ target is sound is checked later. Source: docker/cli opts/mount.go, moby volume/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import InvalidParameter
@@ -21,9 +21,18 @@ _VOLUME_FORM = "HOST:CONTAINER[:ro|rw|PROPAGATION,…] with an absolute host pat
 _NAMED_VOLUME = "named volumes are not available: give an absolute host path"
 
 
-def parse_volume(entry: Any, option: str = "--volume") -> Mount:
-    """ "HOST:CONTAINER[:OPTIONS]"."""
+# Makes a path absolute; where there is a directory to start from (the command line), not here.
+Absolute = Callable[[str], str]
+
+
+def parse_volume(entry: Any, option: str = "--volume", absolute: Absolute | None = None) -> Mount:
+    """ "HOST:CONTAINER[:OPTIONS]"; a Mount is one already. With `absolute` HOST may be a path that
+    begins with ".", as docker's command line has it."""
+    if isinstance(entry, Mount):
+        return entry
     parts = parse_text(entry, option).split(":")
+    if absolute is not None and parts[0].startswith("."):
+        parts[0] = absolute(parts[0])
     if len(parts) == 1 and parts[0]:
         raise InvalidParameter(f"{option} {entry!r} : {_NAMED_VOLUME}")
     if len(parts) > 3 or not all(parts):
@@ -98,25 +107,27 @@ _MOUNT_KEYS = {
     "ro": "read_only",
     "bind-propagation": "propagation",
     "bind-nonrecursive": "nonrecursive",
+    "bind-recursive": "recursive",
     "tmpfs-size": "size",
     "tmpfs-mode": "mode",
     "consistency": "consistency",
 }
 _FLAGS = frozenset(("read_only", "nonrecursive"))
 # Which keys belong to one type only.
-_BIND_ONLY = frozenset(("source", "propagation", "nonrecursive"))
+_BIND_ONLY = frozenset(("source", "propagation", "nonrecursive", "recursive"))
+_RECURSIVE = {"enabled": True, "disabled": False}
 _TMPFS_ONLY = frozenset(("size", "mode"))
 
 
-def parse_mount(entry: Any, option: str = "--mount") -> Mount:
-    """ "type=bind,source=HOST,target=CONTAINER[,readonly]" or "type=tmpfs,target=CONTAINER"; also
-    a Mount, and docker-py's `docker.types.Mount`."""
+def parse_mount(entry: Any, option: str = "--mount", absolute: Absolute | None = None) -> Mount:
+    """ "type=bind,source=HOST,target=CONTAINER[,readonly]" or "type=tmpfs,target=CONTAINER", a line
+    of CSV; also a Mount, and docker-py's `docker.types.Mount`. `absolute` as for parse_volume."""
     if isinstance(entry, Mount):
         return entry
     if isinstance(entry, Mapping):
         return _make_mount(_docker_py_mount(entry, option), option, dict(entry))
     values: dict[str, Any] = {}
-    for part in parse_text(entry, option).split(","):
+    for part in split_csv(parse_text(entry, option), option):
         key, equals, value = part.strip().partition("=")
         field = _MOUNT_KEYS.get(key.lower())
         if field is None:
@@ -129,7 +140,46 @@ def parse_mount(entry: Any, option: str = "--mount") -> Mount:
             raise refuse(f"{option} {key}", value, "KEY=VALUE")
         else:
             values[field] = value
+    if absolute is not None and values.get("source", "").startswith("."):
+        values["source"] = absolute(values["source"])
     return _make_mount(values, option, entry)
+
+
+def split_csv(text: str, option: str) -> list[str]:
+    """The fields of one line of comma-separated values: a field in quotes may hold commas, and ""
+    for a quote. RFC 4180; encoding/csv of Go."""
+    fields: list[str] = []
+    while True:
+        if text.startswith('"'):
+            field, text = _quoted(text[1:], option)
+        else:
+            end = text.find(",")
+            field, text = (text, "") if end < 0 else (text[:end], text[end:])
+            if '"' in field:
+                raise InvalidParameter(
+                    f"{option} {field!r} : a quote must be around the whole KEY=VALUE, "
+                    "as in '\"source=/a,b\"'"
+                )
+        fields.append(field)
+        if not text:
+            return fields
+        text = text[1:]
+
+
+def _quoted(text: str, option: str) -> tuple[str, str]:
+    """(the field, what follows its closing quote: nothing or a comma and more)."""
+    field = ""
+    while True:
+        part, quote, text = text.partition('"')
+        field += part
+        if not quote:
+            raise InvalidParameter(f"{option} {field!r} : the closing quote is missing")
+        if not text.startswith('"'):
+            break
+        field, text = field + '"', text[1:]
+    if text and not text.startswith(","):
+        raise InvalidParameter(f"{option} {text!r} : must not follow a closing quote")
+    return field, text
 
 
 def _docker_py_mount(entry: Mapping[str, Any], option: str) -> dict[str, Any]:
@@ -172,13 +222,18 @@ def _make_mount(values: Mapping[str, Any], option: str, entry: Any) -> Mount:
     propagation = values.get("propagation", "rprivate")
     if propagation not in PROPAGATIONS:
         raise refuse(f"{option} bind-propagation", propagation, ", ".join(sorted(PROPAGATIONS)))
+    recursive = _RECURSIVE.get(values.get("recursive", "enabled"))
+    if recursive is None or (not recursive and "nonrecursive" in values):
+        raise refuse(
+            f"{option} bind-recursive", values["recursive"], "enabled or disabled, given once"
+        )
     return Mount(
         type="bind",
         source=source,
         target=values["target"],
         read_only=values.get("read_only", False),
         propagation=propagation,
-        recursive=not values.get("nonrecursive", False),
+        recursive=recursive and not values.get("nonrecursive", False),
     )
 
 

@@ -64,8 +64,14 @@ def parse_swap(value: Any, option: str = "--memory-swap") -> int:
     return parse_size(value, option, unlimited=True)
 
 
-def parse_integer(value: Any, option: str, low: int = -_MAX_INT64, high: int = _MAX_INT64) -> int:
-    """A whole number in [low, high]."""
+def parse_integer(
+    value: Any,
+    option: str,
+    low: int = -_MAX_INT64,
+    high: int = _MAX_INT64,
+    what: str = "a whole number",
+) -> int:
+    """A whole number in [low, high]; `what` it counts, for the message."""
     number = None
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
@@ -76,7 +82,7 @@ def parse_integer(value: Any, option: str, low: int = -_MAX_INT64, high: int = _
     if number is None or not low <= number <= high:
         bounds = "" if low == -_MAX_INT64 else f" of at least {low}"
         bounds = f" from {low} to {high}" if high != _MAX_INT64 else bounds
-        raise refuse(option, value, f"a whole number{bounds}")
+        raise refuse(option, value, f"{what}{bounds}")
     return number
 
 
@@ -155,7 +161,8 @@ def parse_stop_signal(value: Any, option: str = "--stop-signal") -> str:
 
 def parse_stop_timeout(value: Any, option: str = "--stop-timeout") -> int | None:
     """Seconds, -1 to wait for ever, None for the default."""
-    return None if value is None else parse_integer(value, option, low=-1, high=1 << 31)
+    what = "a whole number of seconds, without a unit,"
+    return None if value is None else parse_integer(value, option, -1, 1 << 31, what)
 
 
 def parse_restart(value: Any, option: str = "--restart") -> None:

@@ -100,6 +100,8 @@ def _split(spec: str) -> tuple[str, str, str, str]:
         raise _invalid(spec, "the host address must be IPv4")
     container = parts[-1]
     host = parts[-2] if len(parts) > 1 else ""
+    if len(parts) == 2 and "." in host:
+        raise _invalid(spec, f"an address needs a host port, if an empty one: {host}::{container}")
     address = parts[0] if len(parts) == 3 else ""
     if len(parts) == 3 and address:
         address = _address(address, spec)
@@ -109,8 +111,8 @@ def _split(spec: str) -> tuple[str, str, str, str]:
 
 
 def _protocol(text: str, spec: str) -> tuple[str, str]:
-    rest, slash, proto = text.partition("/")
-    proto = proto.lower() if slash else "tcp"
+    rest, _, proto = text.partition("/")
+    proto = proto.lower() or "tcp"
     if proto not in PROTOCOLS:
         raise _invalid(spec, f"the protocol must be one of {', '.join(PROTOCOLS)}")
     return rest, proto

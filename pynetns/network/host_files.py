@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import InvalidParameter, System, Unavailable
+from ..files import set_mode
 
 HOST_HOSTS = "/etc/hosts"
 HOST_RESOLV_CONF = "/etc/resolv.conf"
@@ -240,6 +241,8 @@ def write_in_place(path: str, data: bytes) -> bool:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         try:
             old = os.read(fd, len(data) + 1)
+            if not old:  # just made, or never finished
+                set_mode(fd, 0o644)
             if old == data:
                 return False
             done = 0

@@ -327,7 +327,7 @@ def _render_stdio(
 
 def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or ():
-        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"])
+        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
     plan.umask(process["user"].get("umask", 0o022))
 
 

@@ -18,6 +18,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import Unavailable
+from ..files import make_directories
 from .seccomp_custom import KernelVersion, kernel_version, parse_profile, read_profile
 from .seccomp_profile import docker_default
 from .security_opt import UNCONFINED, parse_security_opt
@@ -190,7 +191,7 @@ def _write_atomically(directory: str, path: str, content: bytes) -> None:
 
     temporary = ""
     try:
-        os.makedirs(directory, mode=0o700, exist_ok=True)
+        make_directories(directory, 0o700)
         fd, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
         with open(fd, "wb") as file:
             file.write(content)

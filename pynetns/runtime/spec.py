@@ -352,7 +352,8 @@ def render_spec(spec: Spec, seccomp_json: str = "") -> str:
     return f'{_encode(top)[:-2]},"seccomp":{seccomp_json}}}}}'
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, ensure_ascii=False).encode
+# ASCII only: a byte that is no UTF-8 is a lone surrogate here, which no encoder would take
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode
 
 __all__ = [
     "Spec",

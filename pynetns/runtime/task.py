@@ -23,7 +23,20 @@ from .shim import Exit, ShimClient
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
-_EXEC_WORDS = {errno.ENOENT: "executable file not found", errno.ENOEXEC: "exec format error"}
+# What the kernel's refusal of a step means, and what to do. setrlimit(2), proc(5).
+_REMEDIES = {
+    ("setrlimit", errno.EPERM): "a hard limit above the engine's own needs CAP_SYS_RESOURCE, and "
+    "nofile may not exceed fs.nr_open: give a lower value",
+    ("oom_score_adj", errno.EACCES): "below the engine's own needs CAP_SYS_RESOURCE: give a higher "
+    "value",
+    ("exec", errno.E2BIG): "arguments and environment together are limited by the stack's size, "
+    "one of them to 128 KiB",
+}
+_EXEC_WORDS = {
+    errno.ENOENT: "executable file not found",
+    errno.ENOEXEC: "exec format error",
+    errno.E2BIG: "argument list too long",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +87,7 @@ class Task:
                 hold_fds=self.hold_fds,
             )
         except KernelError as error:
-            raise start_error(error) from error
+            raise start_error(error, self.plan) from error
         finally:
             os.close(record)
 
@@ -86,7 +99,7 @@ class Task:
             try:
                 answer = self.shim.finish_spawn(pending)
             except KernelError as error:
-                raise start_error(error) from error
+                raise start_error(error, self.plan) from error
             if answer.payload:
                 self._add_spans(answer)
             self.pid = answer.value
@@ -134,8 +147,9 @@ class Task:
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def start_error(error: KernelError) -> StartFailed:
-    """What a failed start is to the user: message and exit code."""
+def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
+    """What a failed start is to the user: message and exit code. 126 and 127 are of the program
+    itself; what fails before it is tried is 128, as in moby."""
     code, what = 128, f"{error.step} {error.detail}".strip()
     why = os.strerror(error.errno)
     if error.step == "exec":
@@ -144,13 +158,16 @@ def start_error(error: KernelError) -> StartFailed:
         why = _EXEC_WORDS.get(error.errno, why)
         if error.errno == errno.ENOENT and "/" in error.detail:
             why = "no such file or directory"
+    elif error.step == "setrlimit" and plan is not None and error.index >= 0:
+        what = f"--ulimit {plan.describe(error.index)[1].removeprefix('RLIMIT_').lower()}"
+    elif error.step == "oom_score_adj":
+        what = f"--oom-score-adj {error.detail}"
     elif error.step == "chdir":
-        code, what = 126, f"working directory {error.detail}"
-    elif error.step == "mkdir":
-        code = 126
+        what = f"working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
-    return StartFailed(f"{what}: {why}", code)
+    remedy = _REMEDIES.get((error.step, error.errno))
+    return StartFailed(f"{what}: {why}{(remedy and f': {remedy}') or ''}", code)
 
 
 def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:

@@ -2,6 +2,10 @@
 
 Owns: the passwd/group look-up, a pure function on the files' text. Knows nothing of where the files
 are or how credentials are set. Source: moby daemon getUser; passwd(5), group(5).
+
+The files are the image's, so they are distrusted: digits are an id and never looked up as a name
+(an entry "1001:x:0:0" must not make user 1001 root), and an entry whose ids are no ids is refused
+rather than read as 0.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ from dataclasses import dataclass
 from ..errors import StartFailed
 
 MAX_ID = (1 << 31) - 1
-_EXIT_CODE = 126
+_MAX_DIGITS = 10
+_EXIT_CODE = 128  # of the start; `run` answers 125: the program was never tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +43,8 @@ def get_user(passwd_text: str, group_text: str, spec: str, group_add: Iterable[s
     """Resolves "", "name", "uid", "name:group" or "uid:gid" against passwd and group files' text.
 
     Numbers need no entry; "" is uid 0. Without an explicit group the user's memberships become
-    supplementary groups. Raises StartFailed (exit code 126) for an unknown name or a number out of
-    0..2147483647. moby getUser.
+    supplementary groups. Raises StartFailed for an unknown name, for a number out of
+    0..2147483647 and for an entry that is used and has no valid ids. moby getUser.
     """
     wanted_user, _, wanted_group = spec.partition(":")
     name, uid, gid, home = _find_user(passwd_text, wanted_user)
@@ -47,62 +52,86 @@ def get_user(passwd_text: str, group_text: str, spec: str, group_add: Iterable[s
     if wanted_group:
         gid = _find_group(group_text, wanted_group)
     elif name:
-        lines = (line for line in group_text.split("\n") if name in line)
-        groups = [gid for _, gid, members in _groups(lines) if name in members]
+        groups = list(_memberships(group_text, name))
     groups += [_find_group(group_text, extra) for extra in group_add]
     return User(uid, gid, tuple(g for g in dict.fromkeys(groups) if g != gid), home)
 
 
 def _find_user(passwd_text: str, wanted: str) -> tuple[str, int, int, str]:
     """(name, uid, gid, home); name is "" without an entry."""
-    number = _number(wanted) if wanted else 0
-    start, field = f"{wanted}:", f":{number}:"
+    number = _id("user", wanted) if wanted else 0
+    # one of these is in the line that is looked for: this runs at every start
+    start, field = (f"{wanted}:", "\n") if number is None else ("\n", f":{number}:")
     for line in passwd_text.split("\n"):
         if not (line.startswith(start) or field in line):
-            continue  # most lines end here: this runs at every start
-        fields = line.split(":")
-        if len(fields) < 4 or not _is_number(fields[2]):
             continue
-        uid = int(fields[2])
-        if uid == number or (wanted and fields[0] == wanted):
-            gid = int(fields[3]) if _is_number(fields[3]) else 0
-            home = fields[5] if len(fields) > 5 else ""
-            return fields[0], _in_range(uid), _in_range(gid), home or "/"
+        fields = line.split(":")
+        if len(fields) < 4 or (fields[2] != str(number) if number is not None else False):
+            continue
+        where = f"the image's passwd entry of {fields[0] or number}"
+        home = fields[5] if len(fields) > 5 else ""
+        if "\0" in home:
+            raise StartFailed(f"{where}: its home directory holds a NUL byte", _EXIT_CODE)
+        return fields[0], _entry_id(where, fields[2]), _entry_id(where, fields[3]), home or "/"
     if number is None:
         raise StartFailed(
             f"unable to find user {wanted}: no matching entries in passwd file", _EXIT_CODE
         )
-    return "", _in_range(number), 0, "/"
+    return "", number, 0, "/"
 
 
 def _find_group(group_text: str, wanted: str) -> int:
-    number = _number(wanted)
-    for name, gid, _ in _groups(group_text.split("\n")):
-        if name == wanted or gid == number:
-            return _in_range(gid)
+    number = _id("group", wanted)
+    if number is not None:
+        return number
+    for line in group_text.split("\n"):
+        fields = line.split(":")
+        if fields[0] == wanted and len(fields) >= 3:
+            return _entry_id(f"the image's group entry of {wanted}", fields[2])
+    raise StartFailed(
+        f"unable to find group {wanted}: no matching entries in group file", _EXIT_CODE
+    )
+
+
+def _memberships(group_text: str, name: str) -> Iterator[int]:
+    """The groups that list `name` as a member; nobody asked for them by name, so that an entry
+    without a valid id is passed over."""
+    for line in group_text.split("\n"):
+        if name not in line:
+            continue
+        fields = line.split(":")
+        if len(fields) > 3 and name in fields[3].split(","):
+            gid = _valid(fields[2])
+            if gid is not None:
+                yield gid
+
+
+def _id(kind: str, text: str) -> int | None:
+    """The id that `text` says, None where it is a name. StartFailed for one out of range."""
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdecimal()):
+        return None
+    number = _valid(text)
     if number is None:
         raise StartFailed(
-            f"unable to find group {wanted}: no matching entries in group file", _EXIT_CODE
+            f"{kind} {text[:40]}: uids and gids must be in range 0-{MAX_ID}", _EXIT_CODE
         )
-    return _in_range(number)
-
-
-def _groups(lines: Iterable[str]) -> Iterator[tuple[str, int, list[str]]]:
-    for line in lines:
-        fields = line.split(":")
-        if len(fields) >= 3 and _is_number(fields[2]):
-            yield fields[0], int(fields[2]), fields[3].split(",") if len(fields) > 3 else []
-
-
-def _is_number(text: str) -> bool:
-    return len(text) < 20 and text.isascii() and text.isdecimal()
-
-
-def _number(text: str) -> int | None:
-    return int(text) if _is_number(text.removeprefix("-")) else None
-
-
-def _in_range(number: int) -> int:
-    if not 0 <= number <= MAX_ID:
-        raise StartFailed(f"--user: ids must be in the range 0-{MAX_ID}, not {number}", _EXIT_CODE)
     return number
+
+
+def _entry_id(where: str, text: str) -> int:
+    number = _valid(text)
+    if number is None:
+        raise StartFailed(
+            f"{where}: {text[:40]!r} is no id; uids and gids must be in range 0-{MAX_ID}",
+            _EXIT_CODE,
+        )
+    return number
+
+
+def _valid(text: str) -> int | None:
+    """An id of 0..2147483647, None for any other text."""
+    if not (text.isascii() and text.isdecimal()) or len(text.lstrip("0")) > _MAX_DIGITS:
+        return None
+    number = int(text)
+    return number if number <= MAX_ID else None

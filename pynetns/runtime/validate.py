@@ -19,7 +19,7 @@ from .seccomp_custom import parse_profile, read_profile
 from .security_opt import UNCONFINED, parse_security_opt
 from .spec_mounts import PROPAGATIONS, IpcMode, merge_tmpfs_options
 
-MINIMUM_MEMORY = 4 << 20  # bytes
+MINIMUM_MEMORY = 6 << 20  # bytes; moby linuxMinMemory
 _ULIMIT_WORDS = """
     core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
 """
@@ -29,6 +29,7 @@ _IPC_SYSCTLS = frozenset(f"kernel.{name}" for name in _IPC_WORDS.split())
 _SYSCTLS_ACCEPTED = f"net.*, fs.mqueue.*, {', '.join(sorted(_IPC_SYSCTLS))}"
 _SYSCTL_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # 64: __NEW_UTS_LEN
+_PATH_MAX, _NAME_MAX = 4096, 255  # bytes, the first with its NUL
 _CPU_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
@@ -40,8 +41,8 @@ def validate_host_config(config: Config, host_config: HostConfig) -> None:
 
 
 def _check_process(config: Config, host_config: HostConfig) -> None:
-    if config.working_dir and not config.working_dir.startswith("/"):
-        raise InvalidParameter(f"--workdir {config.working_dir!r}: must be an absolute path")
+    if config.working_dir:
+        check_path("--workdir", config.working_dir)
     for entry in config.env:
         if not entry or entry.startswith("=") or "\0" in entry:
             raise InvalidParameter(f"--env {entry!r}: must be NAME=VALUE or NAME")
@@ -143,11 +144,23 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
                 raise InvalidParameter(f"{option}: {path!r} must be absolute and without '..'")
 
 
-def _check_target(option: str, target: str) -> str:
-    if not target.startswith("/") or ".." in target.split("/") or "\0" in target:
+def check_path(option: str, path: str) -> None:
+    """A path in the container: absolute, without "..", and such as the kernel takes.
+    InvalidParameter. limits.h NAME_MAX, PATH_MAX."""
+    parts = path.split("/")
+    if not path.startswith("/") or ".." in parts or "\0" in path:
         raise InvalidParameter(
-            f"{option} {target!r}: the path in the container must be absolute and without '..'"
+            f"{option} {path[:80]!r}: must be an absolute path in the container, without '..'"
         )
+    if len(os.fsencode(path)) >= _PATH_MAX or max(map(len, map(os.fsencode, parts))) > _NAME_MAX:
+        raise InvalidParameter(
+            f"{option} {path[:80]!r}…: is too long, a path has less than {_PATH_MAX} bytes and "
+            f"a name in it at most {_NAME_MAX}"
+        )
+
+
+def _check_target(option: str, target: str) -> str:
+    check_path(option, target)
     clean = posixpath.normpath("/" + target.strip("/"))
     if clean == "/":
         raise InvalidParameter(f"{option} {target!r}: the path in the container cannot be '/'")
@@ -175,8 +188,7 @@ def _check_devices(config: Config, host_config: HostConfig) -> None:
         if not letters or len(set(letters)) != len(letters) or set(letters) - set("rwm"):
             raise InvalidParameter(f"{option}: permissions {letters!r} must be of the letters rwm")
         for path in (device.path_on_host, device.path_in_container or "/"):
-            if not path.startswith("/") or ".." in path.split("/"):
-                raise InvalidParameter(f"{option}: {path!r} must be absolute and without '..'")
+            check_path(option, path)
 
 
 def _check_memory(config: Config, host_config: HostConfig) -> None:
@@ -184,7 +196,7 @@ def _check_memory(config: Config, host_config: HostConfig) -> None:
     reservation = host_config.memory_reservation
     for option, value in (("--memory", memory), ("--memory-reservation", reservation)):
         if value < 0 or 0 < value < MINIMUM_MEMORY:
-            raise InvalidParameter(f"{option} {value}: must be at least 4m (0 for no limit)")
+            raise InvalidParameter(f"{option} {value}: must be at least 6m (0 for no limit)")
     if swap < -1:
         raise InvalidParameter(f"--memory-swap {swap}: must be bytes, or -1 for unlimited")
     if swap > 0 and not memory:

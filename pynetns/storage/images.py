@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
+from ..files import make_directories, make_directory
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
@@ -68,6 +69,8 @@ class ImageStore:
         """
         if reference in (HOST, _HOST_NAME, _HOST_ID):
             return self._host
+        if not reference.isascii():  # no name is, and not every text could be looked up
+            raise NotFound(f"No such image: {reference}")
         row = self._store.image_by_id(reference) or self._by_name(reference)
         if row is not None:
             return self._image(row)
@@ -136,10 +139,9 @@ class ImageStore:
         """An empty layer below `<root>/tmp`, and the descriptor whose lock says it is in use."""
         path = f"{self._root}/tmp/import-{secrets.token_hex(8)}"
         try:
-            os.makedirs(f"{self._root}/tmp", mode=0o711, exist_ok=True)
-            os.mkdir(path, 0o710)
-            os.mkdir(f"{path}/diff", 0o755)
-            os.chmod(f"{path}/diff", 0o755)
+            make_directories(f"{self._root}/tmp", 0o711)
+            make_directory(path, 0o710)
+            make_directory(f"{path}/diff", 0o755)
             held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             fcntl.flock(held, fcntl.LOCK_EX)
         except OSError as error:
@@ -241,7 +243,7 @@ class ImageStore:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Alone among all that add or remove layers, in any process."""
-        os.makedirs(f"{self._root}/image", mode=0o711, exist_ok=True)
+        make_directories(f"{self._root}/image", 0o711)
         fd = os.open(f"{self._root}/image", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 
 from ..errors import System
+from ..files import make_directory
 
 
 def layer_directory(root: str, name: str) -> str:
@@ -21,13 +23,12 @@ def layer_directory(root: str, name: str) -> str:
 def create_layer_directory(root: str, name: str) -> None:
     """A container's empty writable layer. `diff` becomes the root directory, hence 0755."""
     path = layer_directory(root, name)
-    os.mkdir(path, 0o710)
+    make_directory(path, 0o710)
     try:
-        os.mkdir(f"{path}/diff", 0o755)
-        os.chmod(f"{path}/diff", 0o755)  # whatever the umask
-        os.mkdir(f"{path}/work", 0o700)
+        make_directory(f"{path}/diff", 0o755)
+        make_directory(f"{path}/work", 0o700)
     except OSError:
-        remove_tree(path)
+        remove_layer_directory(root, name)
         raise
 
 
@@ -35,9 +36,11 @@ def remove_layer_directory(root: str, name: str) -> None:
     """Remove a layer with all its files. Raises System when something cannot be removed."""
     path = layer_directory(root, name)
     try:
-        # of a container that wrote nothing: four directories, without looking into them
+        # of a container that wrote nothing: at most four directories, without looking into them,
+        # which an undo could not do where descriptors have run out
         for directory in ("work/work", "work", "diff", ""):
-            os.rmdir(f"{path}/{directory}")
+            with suppress(FileNotFoundError):
+                os.rmdir(f"{path}/{directory}")
     except OSError:
         remove_tree(path)
 

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import System
+from ..files import make_directories
 from .layers import remove_tree
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -119,7 +120,7 @@ class HostMask:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        os.makedirs(self._place, mode=0o700, exist_ok=True)
+        make_directories(self._place, 0o700)
         fd = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX)

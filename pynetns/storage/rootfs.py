@@ -12,6 +12,7 @@ import os
 from collections.abc import Sequence
 
 from ..errors import InvalidParameter, KernelError, Unavailable
+from ..files import make_directories
 from ..kernel import Kernel
 from .layers import create_layer_directory, layer_directory, remove_layer_directory
 from .overlay import HostMask, is_overlay
@@ -81,7 +82,7 @@ class RootfsStore:
         if ipc_mode != "shareable":
             return ""
         path = self._shm_directory(container_id)
-        os.makedirs(path, mode=0o700, exist_ok=True)
+        make_directories(path, 0o700, 0o700)
         if not os.path.ismount(path):
             self._kernel.tmpfs_mount(path, f"mode=1777,size={size}")
         return path

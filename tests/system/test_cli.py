@@ -87,8 +87,6 @@ def test_stdin(cli):
     [
         (["run", "host", "no-such-program"], 127, ["no-such-program"]),
         (["run", "host", "/etc/passwd"], 126, ["/etc/passwd"]),
-        (["run", "-w", "/etc/passwd", "host", "true"], 126, ["/etc/passwd"]),
-        (["run", "-u", "nobody-such", "host", "true"], 126, ["nobody-such"]),
         (["run", "nothing", "true"], 125, ["No such image", "nothing"]),
         (["run", "-m", "12q", "host", "true"], 125, ["--memory", "12q"]),
         (["run", "-p", "70000:80", "host", "true"], 125, ["70000"]),
@@ -133,6 +131,32 @@ def test_bad_input_is_one_line_and_leaves_nothing(cli, place, args, code, words)
         assert ids == []
     for container_id in ids:  # a failed start leaves a container to look at, as in Docker
         ok(cli("rm", container_id))
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["-w", "/etc/passwd"], "/etc/passwd"),
+        (["-u", "nobody-such"], "unable to find user nobody-such"),
+        (["-u", "0:nobodies"], "unable to find group nobodies"),
+        (["-u", "2147483648"], "range 0-2147483647"),
+        (["-u", "-1"], "range 0-2147483647"),
+        (["--group-add", "nobodies"], "unable to find group nobodies"),
+        (["--group-add", "-5"], "range 0-2147483647"),
+    ],
+)
+def test_only_the_program_itself_answers_126_or_127(cli, options, word):
+    """What fails before it is tried: run 125, start 1, exec 126, as docker 28 on 20.10."""
+    result = cli("run", *options, "--network", "none", "--name", "one", "host", "true")
+    assert (result.returncode, result.stderr.count("\n")) == (125, 1)
+    assert word in result.stderr
+    result = cli("start", "one")
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1)
+    state = json.loads(ok(cli("inspect", "one")))[0]["State"]
+    assert (state["Status"], state["ExitCode"]) == ("created", 128) and word in state["Error"]
+    if options[0] != "--group-add":
+        ok(cli("run", "-d", "--network", "none", "--name", "two", "host", "sleep", "1000"))
+        assert cli("exec", *options, "two", "true").returncode == 126
 
 
 @pytest.mark.parametrize(

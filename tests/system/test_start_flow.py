@@ -127,8 +127,9 @@ def test_restart_of_an_ended_container_keeps_its_files(engine):
         ({"command": ["no-such-program"]}, 127, "no-such-program"),
         ({"command": ["/etc/passwd"]}, 126, "/etc/passwd"),
         ({"command": ["/etc"]}, 126, "/etc"),
-        ({"command": ["true"], "working_dir": "/etc/passwd"}, 126, "/etc/passwd"),
-        ({"command": ["true"], "user": "nobody-of-this-name"}, 126, "nobody-of-this-name"),
+        ({"command": ["true"], "working_dir": "/etc/passwd"}, 128, "/etc/passwd"),
+        ({"command": ["true"], "user": "nobody-of-this-name"}, 128, "nobody-of-this-name"),
+        ({"command": ["true"], "group_add": ["nobodies"]}, 128, "nobodies"),
     ],
 )
 def test_failed_start_is_recorded_and_undone(engine, run, options, code, text):

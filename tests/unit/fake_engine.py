@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,7 +49,9 @@ class FakeContainer:
 
     def exec_start(self, cmd: list[str], **options: Any) -> Any:
         self.engine.calls.append(("exec", self.name, cmd, options))
-        return SimpleNamespace(wait=lambda: 3, resize=lambda rows, columns: None)
+        return SimpleNamespace(
+            wait=lambda: 3, resize=lambda rows, columns: None, ending=lambda: nullcontext(-1)
+        )
 
 
 class FakeEngine:

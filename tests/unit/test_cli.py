@@ -47,6 +47,11 @@ def run(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> Run:
     [
         ("frob", "pynetns: frob : no such command, see pynetns --help"),
         ("--frob", "pynetns: --frob : unknown option, see --help"),
+        ("rnu", "pynetns: rnu : no such command (did you mean run?), see pynetns --help"),
+        ("isnpect x", "pynetns: isnpect : no such command (did you mean inspect?)"),
+        ("run --rmm host", "pynetns: --rmm : unknown option (did you mean --rm?), see --help"),
+        ("run --memroy 1g host", "pynetns: --memroy : unknown option (did you mean --memory?)"),
+        ("--rooot /x ps", "pynetns: --rooot : unknown option (did you mean --root?)"),
         ("run", "pynetns: image : name one, e.g. host, or give --rootfs DIR"),
         ("run --memory 12q host", "pynetns: --memory '12q' : must be a size"),
         ("run -p 70000:80 host", "pynetns: run : invalid port '70000:80'"),
@@ -246,13 +251,16 @@ def listed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake
 def test_ps(run: Run, listed: FakeEngine) -> None:
     head, line = run("ps")[1].splitlines()
     assert head.split("   ")[0] == "CONTAINER ID"
-    assert line.startswith('abababababab   host    "sleep 60 and quite …"   5')
+    assert line.startswith('abababababab   host      "sleep 60 and quite …"   5')
     assert line.endswith("Up 2 minutes   0.0.0.0:8080->80/tcp, 81/tcp   web")
     assert head.index("STATUS") == line.index("Up 2")
     assert run("ps", "-q")[1] == "abababababab\n"
     assert run("ps", "-q", "--no-trunc")[1] == "ab" * 32 + "\n"
     assert run("ps", "--format", r"{{.Names}}\t{{.State}}")[1] == "web\trunning\n"
     assert json.loads(run("ps", "--format", "json")[1])["Labels"] == "a=1"
+    text = run("ps", "--format", r"table {{.Names}}\t{{upper .State}}\t{{.ID}}")[1]
+    assert text == "NAMES     STATE     CONTAINER ID\nweb       RUNNING   abababababab\n"
+    assert run("ps", "--format", "table")[1] == run("ps")[1]
 
 
 def test_ps_selects(run: Run, listed: FakeEngine) -> None:

@@ -70,6 +70,37 @@ def test_whole_object() -> None:
     assert fmt.template("x {{ .A }} y")({"A": {"b": 1, "a": False}}) == "x map[a:false b:1] y"
 
 
+_ROWS = ({"A": "one", "B": "x"}, {"A": "longer than ten", "B": ""})
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        (None, ["HEAD              B", "one               x", "longer than ten"]),
+        ("table", ["HEAD              B", "one               x", "longer than ten"]),
+        (r"table {{.B}}\t{{.A}}", ["B         HEAD", "x         one", "          longer than ten"]),
+        ("table {{.A}} {{.B}}", ["HEAD B", "one x", "longer than ten"]),
+        (r"table {{.A | upper}}", ["HEAD", "ONE", "LONGER THAN TEN"]),
+        ("{{.A}}-{{upper .B}}", ["one-X", "longer than ten-"]),
+    ],
+)
+def test_rows_by_a_format(text: str | None, lines: list[str]) -> None:
+    assert fmt.show_rows(text, _ROWS, {"A": "HEAD", "B": "B"}).splitlines() == lines
+
+
+def test_a_table_without_rows_has_headers() -> None:
+    assert fmt.show_rows(r"table {{.A}}\t{{.Other}}", [], {"A": "HEAD"}) == "HEAD      OTHER\n"
+
+
+def test_bytes_that_are_no_utf8_are_valid_json_and_come_back() -> None:
+    import json
+
+    text = fmt.to_json({"A": "x\udcffé😀"})
+    assert text == '{"A":"x\\udcffé😀"}'
+    text.encode()  # nothing in it that cannot be written
+    assert json.loads(text) == {"A": "x\udcffé😀"}
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(0, "0B"), (999, "999B"), (1000, "1kB"), (72_800_000, "72.8MB"), (5e20, "500000PB")],

@@ -19,7 +19,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("kernel",),
     ("model",),
-    ("undo", "trace"),
+    ("undo", "trace", "files"),
     ("errors",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

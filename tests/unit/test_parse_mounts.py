@@ -50,6 +50,84 @@ def test_mount_option() -> None:
     assert tmpfs == Mount("tmpfs", "", "/t", tmpfs_options=f"size={64 << 20},mode=1777")
 
 
+@pytest.mark.parametrize(
+    ("text", "fields"),
+    [
+        ("a,b", ["a", "b"]),
+        ('a,"b,c",d', ["a", "b,c", "d"]),
+        ('"a ""x""",b', ['a "x"', "b"]),
+        ('"",a', ["", "a"]),
+        ("a,", ["a", ""]),
+    ],
+)
+def test_a_line_of_csv(text: str, fields: list[str]) -> None:
+    assert parse_mounts.split_csv(text, "--mount") == fields
+
+
+def test_a_source_with_a_comma_is_quoted() -> None:
+    mount = parse_mounts.parse_mount('type=bind,"src=/a,b",dst=/m')
+    assert mount == Mount("bind", "/a,b", "/m")
+
+
+@pytest.mark.parametrize(
+    ("bad", "word"),
+    [
+        ('type=bind,src="/a,b",dst=/m', "a quote must be around"),
+        ('type=bind,"src=/a,dst=/m', "closing quote is missing"),
+        ('type=bind,"src=/a"x,dst=/m', "must not follow"),
+    ],
+)
+def test_quotes_that_are_none(bad: str, word: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"--mount.*{word}"):
+        parse_mounts.parse_mount(bad)
+
+
+@pytest.mark.parametrize("source", [".", "..", "./m", "../m", ".hidden"])
+def test_a_relative_source_starts_where_the_command_is_given(source: str) -> None:
+    here = "/here/{}".format
+    volume = parse_mounts.parse_volume(f"{source}:/m:ro", absolute=here)
+    assert volume == Mount("bind", f"/here/{source}", "/m", read_only=True, create_source=True)
+    mount = parse_mounts.parse_mount(f"type=bind,src={source},dst=/m", absolute=here)
+    assert mount == Mount("bind", f"/here/{source}", "/m")
+    assert parse_mounts.parse_volume(volume) is volume
+
+
+@pytest.mark.parametrize("source", ["m", "m/x", "m.x"])
+def test_a_name_is_none(source: str) -> None:
+    with pytest.raises(InvalidParameter, match="named volumes"):
+        parse_mounts.parse_volume(f"{source}:/m", absolute="/here/{}".format)
+
+
+def test_recursion_in_its_newer_words() -> None:
+    for text, recursive in (("enabled", True), ("disabled", False)):
+        mount = parse_mounts.parse_mount(f"type=bind,src=/a,dst=/b,bind-recursive={text}")
+        assert mount.recursive is recursive
+    for bad in ("bind-recursive=writable", "bind-recursive=disabled,bind-nonrecursive"):
+        with pytest.raises(InvalidParameter, match="bind-recursive"):
+            parse_mounts.parse_mount(f"type=bind,src=/a,dst=/b,{bad}")
+
+
+# Every word that the third part of -v may have: taken, nothing to do here, or refused by name.
+@pytest.mark.parametrize("word", ["ro", "rw", *sorted(parse_mounts.PROPAGATIONS)])
+def test_modes_that_mean_something(word: str) -> None:
+    mount = parse_mounts.parse_volume(f"/a:/b:{word}")
+    assert mount.read_only == (word == "ro")
+    assert mount.propagation == (word if word in parse_mounts.PROPAGATIONS else "rprivate")
+
+
+@pytest.mark.parametrize("word", ["z", "Z", "consistent", "cached", "delegated"])
+def test_modes_with_nothing_to_do(word: str) -> None:
+    assert parse_mounts.parse_volume(f"/a:/b:{word}") == parse_mounts.parse_volume("/a:/b")
+
+
+@pytest.mark.parametrize(
+    "word", ["nocopy", "unbindable", "rbind", "noexec", "nosuid", "ro,rw", "U", "idmap", "O", "RO"]
+)
+def test_modes_that_are_refused_by_name(word: str) -> None:
+    with pytest.raises(InvalidParameter, match=f"invalid mode '{word}'"):
+        parse_mounts.parse_volume(f"/a:/b:{word}")
+
+
 def test_docker_py_mount() -> None:
     """docker.types.Mount is a dict of the API's fields."""
     bind = {"Target": "/b", "Source": "/a", "Type": "bind", "ReadOnly": True}

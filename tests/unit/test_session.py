@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from pynetns.cli.session import Session
+from pynetns.cli.stdio import OutputError
 from pynetns.errors import InvalidParameter
 
 
@@ -132,7 +133,7 @@ def test_a_reader_that_goes_away(capfd: Any) -> None:
     try:
         with Session(tty=False, stdin=False) as session:
             program = Program(session, "print('x')")
-            with pytest.raises(BrokenPipeError):
+            with pytest.raises(OutputError, match="Broken pipe"):
                 session.run()
             program.wait()
     finally:
@@ -210,3 +211,69 @@ def test_a_start_that_hangs_is_interrupted_by_asking_twice() -> None:
         signal.raise_signal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_the_end_of_the_program_is_not_that_of_its_pipes(capfdbinary: Any) -> None:
+    """A background job holds the pipe and goes on writing: what the program wrote is all there."""
+    ended, writer = os.pipe()
+    script = f"""
+import os
+if os.fork() == 0:
+    os.close({writer})
+    os.read(0, 1)  # until the test has seen the end
+    os._exit(0)
+os.write(1, b"o" * 200000 + b"end")
+os._exit(5)
+"""
+    hold, job = os.pipe()
+    with Session(tty=False, stdin=False) as session:
+        out = {"stdout": session.attach.stdout_fd, "stderr": session.attach.stderr_fd}
+        process = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=hold, pass_fds=[writer], **out
+        )
+        os.close(writer)
+        assert session.run(ended) is False
+        assert session.wait(process.wait) == 5
+    for fd in (hold, job, ended):
+        os.close(fd)
+    assert capfdbinary.readouterr()[0] == b"o" * 200000 + b"end"
+
+
+@pytest.mark.parametrize(("code", "shown"), [(0, 1), (7, 7)])
+def test_output_that_cannot_be_written_is_said_once(
+    code: int, shown: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, full = os.dup(1), os.open("/dev/full", os.O_WRONLY)
+    os.dup2(full, 1)
+    try:
+        script = f"import os; os.write(1, b'o' * 300000); os._exit({code})"
+        assert run(Session(tty=False, stdin=False), script) == shown
+    finally:
+        os.dup2(before, 1)
+        os.close(before)
+        os.close(full)
+    assert capfd.readouterr().err == "pynetns: standard output : No space left on device\n"
+
+
+def test_the_third_request_to_end_is_for_the_command(capfd: pytest.CaptureFixture[str]) -> None:
+    got: list[int] = []
+    further = [signal.SIGINT, signal.SIGTERM, signal.SIGINT]
+
+    def forward(number: int) -> None:
+        got.append(number)
+        signal.raise_signal(further.pop(0))
+
+    script = "import os, signal; os.kill(os.getppid(), signal.SIGUSR1); signal.pause()"
+    with (
+        pytest.raises(SystemExit) as ended,
+        Session(tty=False, stdin=False, forward=forward) as session,
+    ):
+        program = Program(session, script)
+        try:
+            session.run()
+        finally:
+            program.process.kill()
+            program.wait()
+    assert ended.value.code == 1
+    assert got == [signal.SIGUSR1, signal.SIGINT, signal.SIGTERM]
+    assert "forcefully exiting" in capfd.readouterr().err

@@ -28,8 +28,8 @@ def test_the_default_is_fine():
         {"pid_mode": "container:x", "ipc_mode": "container:y", "uts_mode": "host"},
         {"pid_mode": "host", "ipc_mode": "none"},
         {"devices": (DeviceMapping("/dev/null", "/dev/null", "rw"),)},
-        {"memory": 4 * MIB, "memory_swap": 4 * MIB, "memory_reservation": 4 * MIB},
-        {"memory": 4 * MIB, "memory_swap": -1, "pids_limit": -1},
+        {"memory": 6 * MIB, "memory_swap": 6 * MIB, "memory_reservation": 6 * MIB},
+        {"memory": 6 * MIB, "memory_swap": -1, "pids_limit": -1},
         {"nano_cpus": 10_000_000},
         {"cpu_period": 1_000, "cpu_quota": 1_000, "cpu_shares": 2},
         {"cpu_quota": -1, "cpuset_cpus": "0", "cpuset_mems": "0"},
@@ -81,7 +81,7 @@ def test_accepted(host):
         ({"devices": (DeviceMapping("/dev/x", "/dev/x", "rr"),)}, "--device"),
         ({"devices": (DeviceMapping("/dev/x", "/dev/x", ""),)}, "--device"),
         ({"devices": (DeviceMapping("/dev/x", "../x"),)}, "--device"),
-        ({"memory": 4 * MIB - 1}, "--memory.*4m"),
+        ({"memory": 6 * MIB - 1}, "--memory.*6m"),
         ({"memory": -1}, "--memory"),
         ({"memory": 8 * MIB, "memory_swap": 4 * MIB}, "--memory-swap"),
         ({"memory_swap": 4 * MIB}, "--memory-swap"),
@@ -128,3 +128,41 @@ def test_refused_configurations(config, host, message):
 @pytest.mark.parametrize("name", ["a", "web-1.example_x", "a" * 64])
 def test_hostnames(name):
     validate_host_config(Config(hostname=name), HostConfig())
+
+
+_BAD_PATHS = (
+    "relative",
+    "../x",
+    "/..",
+    "/a/../b",
+    "/a/..",
+    "./x",
+    " /x",
+    "/a\0b",
+    "/" + "n" * 256,
+    "/" + "é" * 128,  # 256 bytes
+    "/a/" + "n" * 300 + "/b",
+    "/n" * 2048,
+)
+_GOOD_PATHS = ("/x", "/a/..b", "/a/...", "/" + "n" * 255, "/n" * 2047, "/a b/\udcff", "//x/", "/.x")
+
+
+@pytest.mark.security
+@pytest.mark.parametrize("path", _BAD_PATHS)
+def test_a_path_that_cannot_be_is_refused_wherever_it_is_given(path):
+    for config, host_config in (
+        (Config(working_dir=path), HostConfig()),
+        (Config(), HostConfig(mounts=(Mount("bind", "/tmp", path),))),
+        (Config(), HostConfig(mounts=(Mount("tmpfs", "", path),))),
+        (Config(), HostConfig(devices=(DeviceMapping("/dev/null", path),))),
+        (Config(), HostConfig(devices=(DeviceMapping(path, "/dev/x"),))),
+    ):
+        with pytest.raises(InvalidParameter, match=r"absolute path|too long") as caught:
+            validate_host_config(config, host_config)
+        assert len(str(caught.value)) < 5000
+
+
+@pytest.mark.parametrize("path", _GOOD_PATHS)
+def test_every_other_path_is_taken(path):
+    mounts = (Mount("bind", "/tmp", path),)
+    validate_host_config(Config(working_dir=path), HostConfig(mounts=mounts))

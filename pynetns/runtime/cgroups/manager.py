@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Conflict, Unavailable
+from ...files import make_directories, make_directory
 from ...kernel import Kernel
 from ...model.config import HostConfig
 from ...undo import Undo
@@ -157,8 +158,8 @@ class CgroupManager:
         directory = f"{self._hierarchies.v2}{path}"
         try:
             if not _make_directory(directory):
-                os.makedirs(f"{self._hierarchies.v2}{parent}", 0o755, exist_ok=True)
-                os.mkdir(directory, 0o755)
+                make_directories(f"{self._hierarchies.v2}{parent}", 0o755)
+                make_directory(directory, 0o755)
         except FileExistsError:
             self._replace(directory)
         except OSError as error:
@@ -170,7 +171,7 @@ class CgroupManager:
             raise Conflict(f"cgroup {directory}: is in use")
         v2.remove(directory)
         try:
-            os.mkdir(directory, 0o755)
+            make_directory(directory, 0o755)
         except OSError as error:
             raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
 
@@ -208,9 +209,9 @@ class CgroupManager:
         return f"{self._hierarchies.anchor}{self.parent}"
 
     def _remember(self, parent: str) -> None:
-        name = _PARENT_MARK + hashlib.sha256(parent.encode()).hexdigest()[:16]
+        name = _PARENT_MARK + hashlib.sha256(os.fsencode(parent)).hexdigest()[:16]
         try:
-            os.makedirs(self._anchor(), 0o755, exist_ok=True)
+            make_directories(self._anchor(), 0o755)
             os.setxattr(self._anchor(), name, os.fsencode(parent))
         except OSError as error:
             raise Unavailable(f"--cgroup-parent {parent}: {error.strerror}") from error
@@ -380,9 +381,9 @@ class CgroupManager:
 
 
 def _make_directory(path: str) -> bool:
-    """mkdir; False where the parent is missing. OSError else."""
+    """mkdir, open to the container's users; False where the parent is missing. OSError else."""
     try:
-        os.mkdir(path, 0o755)
+        make_directory(path, 0o755)
     except FileNotFoundError:
         return False
     return True

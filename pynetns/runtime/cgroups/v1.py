@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import Iterable, Mapping
 
 from ...errors import Unavailable
+from ...files import make_directory
 from . import device_bpf
 from .files import kill_one_by_one, read_file, read_key, refused, remove_empty, write_file
 from .limits import Setting
@@ -27,7 +28,7 @@ def make(mount: str, path: str, controller: str) -> str:
         for part in path.strip("/").split("/"):
             parent, directory = directory, f"{directory}/{part}"
             with contextlib.suppress(FileExistsError):
-                os.mkdir(directory, 0o755)
+                make_directory(directory, 0o755)
             if controller == "cpuset":
                 _inherit(parent, directory)
     except OSError as error:
