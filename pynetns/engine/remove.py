@@ -12,7 +12,7 @@ from ..errors import Conflict, NotFound, Unavailable, clear_errors
 from ..trace import step
 from .exit import await_end, release_resources, send_signal, settle_exit
 from .lock import container_lock, remove_lock
-from .record import container_directory
+from .record import container_directory, remove_container_directory
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
