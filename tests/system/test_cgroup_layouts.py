@@ -1,5 +1,5 @@
-"""The other cgroup layouts, for real: in a private mount namespace the machine's hierarchies are
-shown as a v1 machine or a v2 machine would have them."""
+"""Every cgroup layout that this machine has or can show, for real: in a private mount namespace the
+machine's hierarchies are arranged as another machine would have them."""
 
 from __future__ import annotations
 
@@ -11,28 +11,20 @@ from pathlib import Path
 
 import pytest
 
+from .. import layouts
 from ..devices import forbidden_device
 
 pytestmark = pytest.mark.root
-
-LAYOUTS = {
-    # the v1 controllers as they are, the v2 hierarchy not mounted
-    "v1": "umount /sys/fs/cgroup/unified",
-    # only the v2 hierarchy, at the usual place (its controllers stay with v1 on such a machine)
-    "v2": "umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup",
-}
 
 
 @pytest.fixture
 def in_layout(place):
     """Run the command line with the cgroups of a layout; no shim is there from before."""
-    if not os.path.exists("/sys/fs/cgroup/unified/cgroup.procs"):
-        pytest.fail("these tests rearrange a hybrid hierarchy; add the layouts of this machine")
 
     def run(layout: str, *args: str) -> subprocess.CompletedProcess[str]:
         words = [sys.executable, "-m", "pynetns", "--root", place.root]
         words += ["--exec-root", place.exec_root, *args]
-        script = f'{LAYOUTS[layout]} && exec "$@"'
+        script = " && ".join(filter(None, [layouts.commands(layout), 'exec "$@"']))
         unshare = ["unshare", "--mount", "--propagation", "private", "bash", "-c", script, "bash"]
         return subprocess.run([*unshare, *words], capture_output=True, text=True, timeout=60)
 
@@ -61,7 +53,7 @@ def clean(run, layout: str) -> None:
     assert run(layout, "gc", "--all").returncode == 0
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", layouts.shown())
 def test_a_container_runs_confined(in_layout, layout):
     """Device rules hold in each layout: by BPF with v2, by the devices hierarchy with v1 alone."""
     kind, major, minor = forbidden_device()
@@ -76,20 +68,35 @@ def test_a_container_runs_confined(in_layout, layout):
     clean(in_layout, layout)
 
 
-def test_limits_of_v1(in_layout):
+@pytest.mark.parametrize("layout", layouts.shown("hybrid", "v1", "v2"))
+def test_a_memory_limit_kills(in_layout, layout):
     eat = "x = bytearray(200 << 20)"
-    result = in_layout("v1", "run", "--rm", "-m", "40m", "host", "/usr/bin/python3", "-c", eat)
+    result = in_layout(layout, "run", "--rm", "-m", "40m", "host", "/usr/bin/python3", "-c", eat)
     assert result.returncode == 137
-    clean(in_layout, "v1")
+    clean(in_layout, layout)
 
 
+@pytest.mark.parametrize("layout", layouts.shown())
+@pytest.mark.parametrize("privileged", [False, True], ids=["plain", "privileged"])
+def test_cgroup_namespace(in_layout, layout, privileged):
+    """A private one with v2 alone, privileged or not; beside v1 a privileged container sees the
+    host's, as Docker has it. moby adaptContainerSettings."""
+    options = ["--privileged"] if privileged else []
+    result = in_layout(layout, "run", "--rm", *options, "host", "readlink", "/proc/self/ns/cgroup")
+    assert result.returncode == 0, result.stderr
+    shared = result.stdout.strip() == os.readlink("/proc/self/ns/cgroup")
+    assert shared == (layout == "v1" or (privileged and layout == "hybrid"))
+    clean(in_layout, layout)
+
+
+@pytest.mark.parametrize("layout", layouts.shown("v2 without controllers"))
 @pytest.mark.parametrize(
     ("option", "value"),
     [("--memory", "64m"), ("--pids-limit", "10"), ("--cpus", "1"), ("--cpuset-cpus", "0")],
 )
-def test_a_limit_without_its_controller_is_refused(in_layout, option, value):
-    result = in_layout("v2", "run", option, value, "host", "true")
+def test_a_limit_without_its_controller_is_refused(in_layout, layout, option, value):
+    result = in_layout(layout, "run", option, value, "host", "true")
     assert result.returncode == 125
     assert option in result.stderr and result.stderr.count("\n") == 1
-    assert in_layout("v2", "ps", "-aq").stdout == ""
-    clean(in_layout, "v2")
+    assert in_layout(layout, "ps", "-aq").stdout == ""
+    clean(in_layout, layout)
