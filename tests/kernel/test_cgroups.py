@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
@@ -79,10 +80,19 @@ def result(cgroup, *command) -> tuple[int, str]:
     return process.returncode, out.strip()
 
 
+@contextlib.contextmanager
+def ended(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that says "up"; it does not outlive the test, however that ends."""
+    with process:
+        try:
+            assert process.stdout.readline() == "up\n"
+            yield process
+        finally:
+            process.kill()
+
+
 def sleeper(cgroup):
-    process = start(cgroup, "sh", "-c", "echo up; exec sleep 1000")
-    assert process.stdout.readline() == "up\n"
-    return process
+    return ended(start(cgroup, "sh", "-c", "echo up; exec sleep 1000"))
 
 
 def test_without_limits_only_the_unified_hierarchy(cgroups, id, device):
@@ -325,14 +335,8 @@ def test_frozen_processes_end_too(cgroups, id):
 def entered(fds: list[int]):
     """A process that has entered the cgroups behind `fds`, as the shim does."""
     numbers = " ".join(f"echo 0 >&{fd};" for fd in fds)
-    process = subprocess.Popen(
-        ["bash", "-c", f"{numbers} echo up; exec sleep 1000"],
-        pass_fds=fds,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout.readline() == "up\n"
-    return process
+    command = ["bash", "-c", f"{numbers} echo up; exec sleep 1000"]
+    return ended(subprocess.Popen(command, pass_fds=fds, stdout=subprocess.PIPE, text=True))
 
 
 def test_the_shim_has_a_cgroup_in_every_hierarchy(cgroups):
