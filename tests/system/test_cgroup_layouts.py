@@ -4,12 +4,16 @@ machine's hierarchies are arranged as another machine would have them."""
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from pynetns.engine.core import default_cgroup_parent
+from pynetns.runtime.cgroups.hierarchy import detect
 
 from .. import layouts
 from ..devices import forbidden_device
@@ -100,3 +104,108 @@ def test_a_limit_without_its_controller_is_refused(in_layout, layout, option, va
     assert option in result.stderr and result.stderr.count("\n") == 1
     assert in_layout(layout, "ps", "-aq").stdout == ""
     clean(in_layout, layout)
+
+
+# ---- whoever starts the first container ----
+
+
+STARTERS_LIMITS = {
+    "memory": {"memory.limit_in_bytes": "60M", "memory.max": "60M", "memory.swap.max": "0"},
+    "pids": {"pids.max": "20"},
+}
+
+
+class Starter:
+    """Cgroups of a caller that has little: 60 MB and 20 processes."""
+
+    def __init__(self) -> None:
+        self.found = detect()
+        self.name = f"pynetns-test-{secrets.token_hex(4)}"
+        mounts = {self.found.v1.get(name, self.found.v2) for name in STARTERS_LIMITS}
+        self.directories = [Path(mount, self.name) for mount in {*mounts, self.found.v2} - {""}]
+        for directory in self.directories:
+            directory.mkdir()
+        for controller, files in STARTERS_LIMITS.items():
+            if controller not in self.found.v1:
+                Path(self.found.v2, "cgroup.subtree_control").write_text(f"+{controller}")
+            directory = Path(self.found.v1.get(controller, self.found.v2), self.name)
+            for name, value in files.items():
+                if (directory / name).exists():
+                    (directory / name).write_text(value)
+
+    def run(self, place, *args: str) -> str:
+        enter = "".join(f"echo 0 > {path}/cgroup.procs && " for path in self.directories)
+        words = [sys.executable, "-m", "pynetns", "--root", place.root]
+        words += ["--exec-root", place.exec_root, *args]
+        command = ["sh", "-c", f'{enter} exec "$@"', "sh", *words]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert result.returncode == 0, result.stderr
+        return result.stdout.strip()
+
+    def processes(self) -> list[str]:
+        return [p for d in self.directories for p in (d / "cgroup.procs").read_text().split()]
+
+    def remove(self) -> None:
+        for directory in self.directories:
+            directory.rmdir()
+
+
+@pytest.fixture
+def starter(place):
+    starter = Starter()
+    try:
+        yield starter
+    finally:
+        place.clean_engine()
+        starter.remove()
+
+
+def cgroups_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/cgroup").read_text().splitlines()
+    return dict(line.split(":", 2)[1:] for line in lines)
+
+
+def test_the_starters_limits_are_not_the_containers(starter, place):
+    first = starter.run(place, "run", "-d", "host", "sleep", "1000")
+    engine = place.engine()
+    container = engine.containers.get(first)
+    (shim,) = shims_of(place.exec_root)
+    assert starter.processes() == []
+    for pid in (shim, container.attrs["State"]["Pid"]):
+        assert not [place for place in cgroups_of(pid).values() if starter.name in place]
+    parent = engine.cgroups.parent
+    shown = {Path("/", parent, "shim"), Path("/")}  # "/": a hierarchy that is not mounted
+    assert {Path(place) for place in cgroups_of(shim).values()} <= shown
+    eat = ["/usr/bin/python3", "-c", "print(len(bytearray(150 << 20)) >> 20)"]
+    fork = ["sh", "-c", "for i in $(seq 40); do sleep 60 & done; echo all"]
+    assert engine.containers.run("host", eat, remove=True) == b"150\n"
+    assert container.exec_run(eat) == (0, b"150\n")
+    assert engine.containers.run("host", fork, remove=True) == b"all\n"
+
+
+@layouts.only_on("hybrid", "v2")
+def test_the_end_of_the_starters_cgroup_is_not_the_containers(starter, place):
+    """What ends with a service, a scope or a session is what is in its cgroup."""
+    first = starter.run(place, "run", "-d", "host", "sleep", "1000")
+    for directory in starter.directories:
+        if (directory / "cgroup.kill").exists():
+            (directory / "cgroup.kill").write_text("1")
+    container = place.engine().containers.get(first)
+    assert container.status == "running"
+    assert container.exec_run(["echo", "here"]) == (0, b"here\n")
+    container.kill()
+    assert container.wait()["StatusCode"] == 137
+
+
+def test_gc_all_waits_for_the_shims_end(starter, place):
+    starter.run(place, "run", "--rm", "host", "true")
+    parent = default_cgroup_parent(place.root)
+    left = [mount for mount in every_mount() if os.path.exists(f"{mount}{parent}/shim")]
+    assert left == every_mount()
+    starter.run(place, "gc", "--all")
+    assert not [mount for mount in every_mount() if os.path.exists(f"{mount}{parent}")]
+
+
+def every_mount() -> list[str]:
+    found = detect()
+    return [mount for mount in (found.v2, *found.all_v1) if mount]
