@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from pynetns import doctor
 from pynetns.engine.core import default_cgroup_parent
 from pynetns.runtime.cgroups.hierarchy import detect
 
@@ -173,6 +174,11 @@ def test_the_starters_limits_are_not_the_containers(starter, place):
     assert starter.processes() == []
     for pid in (shim, container.attrs["State"]["Pid"]):
         assert not [place for place in cgroups_of(pid).values() if starter.name in place]
+    said = {one.name: one for one in doctor.check(place.root, place.exec_root)}
+    assert (said["shim"].ok, said["shim"].detail) == (
+        True,
+        f"process {shim} is in cgroups of its own",
+    )
     parent = engine.cgroups.parent
     shown = {Path("/", parent, "shim"), Path("/")}  # "/": a hierarchy that is not mounted
     assert {Path(place) for place in cgroups_of(shim).values()} <= shown
