@@ -68,7 +68,7 @@ class Engine:
         self._set_up_directories()
         self.store = Store(f"{self.root}/pynetns.db")
         self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        self.shim = ShimClient(self.exec_root, self.cgroups.open_shim_procs)
+        self.shim = ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.root, self.exec_root)
         self.network = NetworkController(
