@@ -86,11 +86,14 @@ def _not_handed_down(machine: Machine, point: str, v1: set[str]) -> list[str]:
 def check_shim(machine: Machine) -> Check:
     """Whether the shim is, or will be, out of reach of its starter's limits and end."""
     hierarchies = mounts(machine)
-    for pid in machine.shims():
+    pids = machine.shims()
+    for pid in pids:
         if strange := _elsewhere(machine, pid, hierarchies):
             fix = "it moves when it is started anew, after its last container has ended"
             return Check("shim", None, f"process {pid} is not in its own cgroup: {strange}", fix)
-        return Check("shim", True, f"process {pid} is in cgroups of its own")
+    if pids:
+        numbers = ", ".join(map(str, sorted(pids)))
+        return Check("shim", True, f"in cgroups of its own (process {numbers})")
     writable = {name for mount in hierarchies if "rw" in mount.options for name in mount.names}
     closed = [mount.point for mount in hierarchies if not mount.names & writable]
     if closed:

@@ -230,7 +230,7 @@ def test_hybrid_cgroups() -> None:
         (checks.check_security_modules, Described(), "neither"),
         (checks.check_security_modules, Described({_APPARMOR: "Y"}), "AppArmor is on"),
         (checks.check_shim, Described(), "none runs"),
-        (checks.check_shim, Described({"/proc/7/cgroup": _OWN_PLACE}, shims=[7]), "process 7"),
+        (checks.check_shim, Described({"/proc/7/cgroup": _OWN_PLACE}, shims=[7]), "(process 7)"),
     ],
 )
 def test_what_a_good_machine_is_told(
