@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import secrets
 import select
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -105,6 +106,72 @@ def test_a_limit_without_its_controller_is_refused(in_layout, layout, option, va
     assert option in result.stderr and result.stderr.count("\n") == 1
     assert in_layout(layout, "ps", "-aq").stdout == ""
     clean(in_layout, layout)
+
+
+# ---- a machine inside: a cgroup namespace with our own processes in its root ----
+
+
+@pytest.fixture
+def inside(place):
+    """Run a shell command as inside a container: its cgroup is the root of all it sees of v2.
+
+    Mounting cgroup2 changes no options here: the kernel takes them from its first namespace only.
+    """
+    top = Path(detect().v2, f"pynetns-test-{secrets.token_hex(4)}")
+    top.mkdir()
+    enter = (
+        f"echo 0 > {top}/cgroup.procs && exec unshare --cgroup --mount --propagation private "
+        "sh -c 'umount -R /sys/fs/cgroup && mount -t cgroup2 cgroup2 /sys/fs/cgroup && "
+        'eval "$1"\' sh "$1"'
+    )
+    words = [sys.executable, "-m", "pynetns", "--root", place.root, "--exec-root", place.exec_root]
+
+    def run(script: str) -> subprocess.CompletedProcess[str]:
+        command = ["sh", "-c", enter, "sh", script.replace("pynetns ", f"{shlex.join(words)} ")]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+    try:
+        yield run
+        assert run("pynetns gc --all").returncode == 0
+        assert [entry.name for entry in top.iterdir() if entry.is_dir()] == []
+    finally:
+        for path, _, _ in os.walk(top, topdown=False):  # fails, telling so, if anything is left
+            os.rmdir(path)
+
+
+@layouts.only_on("hybrid", "v2")
+def test_inside_a_cgroup_namespace(inside):
+    """The shim leaves the namespace's root, containers are beside it."""
+    result = inside(
+        "pynetns run -d --name one host sleep 1000 > /dev/null && pynetns exec one echo in && "
+        "pynetns run --rm host cat /proc/self/cgroup | grep ^0: && ls /sys/fs/cgroup/*/ -d && "
+        "cat /sys/fs/cgroup/pynetns-*/shim/cgroup.procs | wc -w"
+    )
+    removed = inside("pynetns rm -f one")
+    assert result.returncode == 0 and removed.returncode == 0, result.stderr + removed.stderr
+    lines = result.stdout.splitlines()
+    assert lines[:2] == ["in", "0::/"]
+    assert len(lines) == 4 and int(lines[3]) >= 1
+
+
+@layouts.only_on("v2")
+def test_limits_inside_a_cgroup_namespace(inside):
+    """Not while processes are in its root, which doctor says as well; then they are."""
+    refused = inside("pynetns run -m 64m --rm host true")
+    assert refused.returncode == 125
+    assert (
+        "--memory" in refused.stderr and "processes are in /sys/fs/cgroup itself" in refused.stderr
+    )
+    assert "cgroup.procs); do echo" in inside("pynetns doctor").stdout
+    limited = inside(
+        "cd /sys/fs/cgroup && mkdir init && echo 0 > init/cgroup.procs && "
+        "pynetns run -m 64m --rm host cat /sys/fs/cgroup/memory.max; "
+        # and back, so that the next one can enter
+        "pynetns gc --all > /dev/null; "
+        "for c in $(cat cgroup.subtree_control); do echo -$c > cgroup.subtree_control; done; "
+        "echo 0 > cgroup.procs && rmdir init"
+    )
+    assert (limited.stdout, limited.returncode) == ("67108864\n", 0), limited.stderr
 
 
 # ---- whoever starts the first container ----
