@@ -375,6 +375,24 @@ def test_out_of_memory_is_counted_above_where_the_cgroup_does_not(tmp_path, mark
     assert not cgroups.oom_killed("one")
 
 
+@pytest.mark.parametrize("first", ["container", "shim", "other parent"])
+def test_memory_is_counted_below_a_new_parent_limit_or_not(tmp_path, marks, monkeypatch, first):
+    from pynetns.runtime.cgroups import v2
+
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"memory"}))
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(v2, "write_file", lambda path, value: written.append((path, value)))
+    parent = "/other" if first == "other parent" else "/pynetns"
+    if first == "shim":
+        assert cgroups.open_shim_procs() == []  # no cgroup.procs in a plain directory
+    else:
+        create(cgroups, "one", parent)
+    assert written == [(f"{tmp_path}{parent}/cgroup.subtree_control", "+memory")]
+    if first != "other parent":  # nothing more for the next one
+        create(cgroups, "two")
+        assert len(written) == 1
+
+
 def test_shim_enters_what_lets_it(tmp_path, caplog):
     for name in ("v2", "memory"):
         (tmp_path / name / "pynetns/shim").mkdir(parents=True)

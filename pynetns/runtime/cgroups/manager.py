@@ -136,10 +136,9 @@ class CgroupManager:
 
     def _make_v2(self, parent: str, path: str) -> None:
         directory = f"{self._hierarchies.v2}{path}"
-        other = parent != self.parent
         try:
             for attempt in range(parents.TRIES):
-                if other:
+                if parent != self.parent:
                     self._make_parent(parent)
                 try:
                     os.mkdir(directory, 0o755)
@@ -154,7 +153,7 @@ class CgroupManager:
             raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
 
     def _make_parent(self, parent: str) -> None:
-        """The parent in the v2 hierarchy; below it memory is counted where that can be had."""
+        """The parent in the v2 hierarchy; memory is counted below it, where that can be had."""
         with contextlib.suppress(FileNotFoundError):  # removed in between: the caller tries again
             parents.make_path(self._hierarchies.v2, parent, mark=parent != self.parent)
         if "memory" in self._hierarchies.v2_controllers:
@@ -381,6 +380,9 @@ class CgroupManager:
         """The shim's own cgroup in every hierarchy, made; cgroup.procs files by which it enters
         them, the caller's to close. A hierarchy that refuses is left out, with a warning logged.
         """
+        if self.has_v2:
+            with contextlib.suppress(OSError):  # as the first container would
+                self._make_parent(self.parent)
         return shim_place.open_procs(self._hierarchies, self.parent)
 
     def remove_parent(self) -> list[str]:
