@@ -4,8 +4,10 @@
  * configuration. It lives in a mount namespace that holds nothing but an empty tmpfs, so that the copy each container
  * gets is small; it runs from a sealed memory file, so that nobody can write to it through /proc/<pid>/exe.
  *
- *   pynetns-shim EXEC_ROOT     listens on EXEC_ROOT/shim.sock, then goes to the background; ends with its last task
- *                              once no engine is connected. The caller holds EXEC_ROOT's shim lock.
+ *   pynetns-shim EXEC_ROOT [CGROUPS]
+ *                              listens on EXEC_ROOT/shim.sock, then goes to the background; ends with its last task
+ *                              once no engine is connected. The caller holds EXEC_ROOT's shim lock. Descriptors 3 and
+ *                              on are CGROUPS cgroup.procs files, by which it enters cgroups of its own.
  */
 #include "shim.h"
 #include "syscalls.h"
@@ -198,12 +200,14 @@ int main(int argc, char **argv)
 {
 	sigset_t ignored;
 
-	if (argc != 2) {
-		fprintf(stderr, "usage: pynetns-shim EXEC_ROOT\n");
+	if (argc != 2 && argc != 3) {
+		fprintf(stderr, "usage: pynetns-shim EXEC_ROOT [CGROUPS]\n");
 		return 2;
 	}
 	if (setup_seal_self(argv) < 0)
 		return die("seal");
+	if (argc == 3)
+		setup_enter_cgroups(atoi(argv[2]));
 	sigemptyset(&ignored);
 	sigaddset(&ignored, SIGPIPE); /* a client that went away is an errno, not a death */
 	sigaddset(&ignored, SIGHUP);

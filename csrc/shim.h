@@ -91,6 +91,7 @@ extern unsigned int shim_busy; /* connections, tasks and sinks: at zero the shim
 /* shim_setup.c: each returns < 0 with errno set on failure */
 int setup_seal_self(char **argv);
 void setup_raise_limits(void);
+void setup_enter_cgroups(int count);
 int setup_open_listener(void); /* in the working directory */
 int setup_prune_mounts(void);
 int setup_go_to_background(void);

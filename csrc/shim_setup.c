@@ -41,6 +41,15 @@ int setup_seal_self(char **argv)
 	return -1;
 }
 
+/* Best effort: in a hierarchy that refuses it stays where its starter is, as before; `pynetns doctor` tells. */
+void setup_enter_cgroups(int count)
+{
+	for (int fd = 3; fd < 3 + count; fd++) {
+		(void)!write(fd, "0", 1);
+		close(fd);
+	}
+}
+
 int setup_open_listener(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "shim.sock" };

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 
-from .checks import CHECKS, Check
+from .checks import CHECKS
 from .machine import Machine
+from .outcome import Check
 
 DEFAULT_ROOT = "/var/lib/pynetns"
 DEFAULT_EXEC_ROOT = "/run/pynetns"

@@ -9,11 +9,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
+from .cgroup_checks import check_cgroups, check_shim
 from .machine import SYSCALLS, Machine
+from .outcome import Check
 
 KERNEL = (5, 15)
+_LOWERDIR_PLUS = (6, 7)
 _FREE_BYTES = 100 << 20
 # name -> (the kernel's number, whether nothing goes without it); capabilities(7)
 _CAPABILITIES = {
@@ -30,36 +33,23 @@ _CAPABILITIES = {
     "CAP_SYS_RESOURCE": (24, False),  # raising --ulimit above our own, lowering --oom-score-adj
     "CAP_MKNOD": (27, True),
 }
-_CONTROLLERS = ("memory", "cpu", "cpuset", "pids")
 # An overlay cannot have its upper layer on these.
 _NO_UPPER = frozenset(("overlay", "nfs", "nfs4", "vfat", "exfat", "ntfs", "9p", "fuse", "ramfs"))
 _AS_ROOT = "run as root (sudo); inside a container, give it --privileged"
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One outcome. `ok`: True, False (essential and missing), None (a warning). `fix` is what to
-    do about the latter two."""
-
-    name: str
-    ok: bool | None
-    detail: str
-    fix: str = ""
-
-    def as_dict(self) -> dict[str, object]:
-        """Its fields, for --format."""
-        return {"Name": self.name, "Ok": self.ok, "Detail": self.detail, "Fix": self.fix}
-
-
 def check_kernel(machine: Machine) -> Check:
     """The kernel floor."""
-    release = machine.release()
-    numbers = release.split("-")[0].split(".")[:2]
-    version = tuple(int(n) if n.isdecimal() else 0 for n in numbers)
+    release, version = machine.release(), _version(machine)
     wanted = ".".join(str(n) for n in KERNEL)
     return Check(
         "kernel", version >= KERNEL, release, f"boot Linux {wanted} or later, this is {release}"
     )
+
+
+def _version(machine: Machine) -> tuple[int, ...]:
+    numbers = machine.release().split("-")[0].split(".")[:2]
+    return tuple(int(n) if n.isdecimal() else 0 for n in numbers)
 
 
 def check_core(machine: Machine) -> Check:
@@ -109,8 +99,13 @@ def check_syscalls(machine: Machine) -> Check:
 
 
 def check_overlay(machine: Machine) -> Check:
-    """The root file systems of containers are overlays."""
-    return _file_system(machine, "overlay", "overlay")
+    """The root file systems of containers are overlays; how their layers are told to the kernel."""
+    outcome = _file_system(machine, "overlay", "overlay")
+    if not outcome.ok:
+        return outcome
+    single = _version(machine) >= _LOWERDIR_PLUS
+    how = "takes layers one by one" if single else "takes all layers at once (before Linux 6.7)"
+    return replace(outcome, detail=f"{outcome.detail}; {how}")
 
 
 def check_terminals(machine: Machine) -> Check:
@@ -185,41 +180,6 @@ def check_bridge_netfilter(machine: Machine) -> Check:
     return Check("br_netfilter", None, detail, fix)
 
 
-def check_cgroups(machine: Machine) -> Check:
-    """Where limits are kept."""
-    v1, v2 = cgroup_controllers(machine)
-    layout = "hybrid" if v1 and v2 is not None else "v1" if v1 else "v2"
-    if not v1 and v2 is None:
-        fix = "mount -t cgroup2 cgroup2 /sys/fs/cgroup"
-        return Check("cgroups", False, "no hierarchy is mounted", fix)
-    have = {*v1, *(v2 or ())}
-    missing = [name for name in _CONTROLLERS if name not in have]
-    detail = f"{layout}, controllers {' '.join(sorted(have)) or 'none'}"
-    if missing:
-        fix = "enable them on the kernel's command line or in cgroup.subtree_control"
-        detail = f"{detail}; options that need {', '.join(missing)} will be refused"
-        return Check("cgroups", None, detail, fix)
-    return Check("cgroups", True, detail)
-
-
-def cgroup_controllers(machine: Machine) -> tuple[set[str], set[str] | None]:
-    """(controllers of v1 hierarchies, those of the v2 hierarchy or None without one)."""
-    v1: set[str] = set()
-    v2: set[str] | None = None
-    known = {
-        line.split()[0]
-        for line in (machine.read("/proc/cgroups") or "").splitlines()
-        if line and not line.startswith("#")
-    }
-    for line in (machine.read("/proc/self/mounts") or "").splitlines():
-        _, point, kind, options = line.split()[:4]
-        if kind == "cgroup":
-            v1.update(known & set(options.split(",")))
-        elif kind == "cgroup2":
-            v2 = set((machine.read(f"{point}/cgroup.controllers") or "").split())
-    return v1, v2
-
-
 def check_seccomp(machine: Machine) -> Check:
     """System call filters."""
     actions = machine.read("/proc/sys/kernel/seccomp/actions_avail")
@@ -234,6 +194,30 @@ def check_libseccomp(machine: Machine) -> Check:
     error = machine.libseccomp_error()
     fix = "apt-get install libseccomp2, or use --security-opt seccomp=unconfined"
     return Check("libseccomp", not error, error or "could be loaded", fix)
+
+
+def check_memfd(machine: Machine) -> Check:
+    """What the shim is executed from, so that nobody can write to it. vm.memfd_noexec, Linux 6.3."""
+    value = machine.read("/proc/sys/vm/memfd_noexec")
+    place = "a nameless file in the exec root" if value == "2" else "a sealed memory file"
+    told = "" if value is None else f" (vm.memfd_noexec={value})"
+    return Check("shim's file", True, f"{place}{told}")
+
+
+def check_security_modules(machine: Machine) -> Check:
+    """Whether AppArmor or SELinux is there: containers get no profile or label of their own."""
+    if machine.read("/sys/fs/selinux/enforce") == "1":
+        fix = "if it denies a container what it needs: a policy module for this program's domain"
+        detail = "SELinux enforces; containers run in the domain of whoever starts the shim"
+        return Check("security modules", None, detail, fix)
+    if machine.read("/sys/module/apparmor/parameters/enabled") != "Y":
+        return Check("security modules", True, "neither AppArmor nor SELinux confines")
+    own = machine.read("/proc/self/attr/apparmor/current") or "unconfined"
+    if own != "unconfined":
+        fix = "start it outside of the profile, or let that allow mounts and namespaces"
+        detail = f"AppArmor confines this program by {own}, and containers with it"
+        return Check("security modules", None, detail, fix)
+    return Check("security modules", True, "AppArmor is on; containers have no profile")
 
 
 def check_root(machine: Machine) -> Check:
@@ -278,8 +262,11 @@ CHECKS: tuple[Callable[[Machine], Check], ...] = (
     check_ip_forward,
     check_bridge_netfilter,
     check_cgroups,
+    check_shim,
+    check_memfd,
     check_seccomp,
     check_libseccomp,
+    check_security_modules,
     check_root,
     check_exec_root,
 )

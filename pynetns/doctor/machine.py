@@ -118,6 +118,15 @@ class Machine:
         kind = struct.unpack_from("=H", answer, 4)[0]
         return -int(struct.unpack_from("=i", answer, 16)[0]) if kind == _NLMSG_ERROR else 0
 
+    def shims(self) -> list[int]:
+        """The processes that are shims of the exec root."""
+        found = []
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            words = (self.read(f"/proc/{name}/cmdline") or "").split("\0")
+            if words[:2] == ["pynetns-shim", self.exec_root]:
+                found.append(int(name))
+        return found
+
     def core_error(self) -> str:
         """Why the compiled module or the shim cannot be used, "" when they can."""
         try:

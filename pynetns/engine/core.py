@@ -91,8 +91,8 @@ class Engine:
         dns_options: tuple[str, ...],
     ) -> None:
         self._make_exec_root()
-        self.shim = ShimClient(self.exec_root)
         self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
+        self.shim = ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.root, self.exec_root)
         self.network = NetworkController(

@@ -154,6 +154,7 @@ def remove_engine(engine: Engine) -> list[str]:
     if rows:
         raise Conflict(f"gc --all : {len(rows)} container(s) left, remove them first")
     removed = [f"network {what}" for what in engine.network.remove_all()]
+    engine.shim.close()  # it ends once nobody is connected
     removed += [f"cgroup {path}" for path in engine.cgroups.remove_parent()]
     engine.kernel.umount(engine.exec_root)
     removed.append(f"mount {engine.exec_root}")

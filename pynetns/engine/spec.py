@@ -89,7 +89,7 @@ def create_spec(
                 hostname_path=sandbox.hostname_path,
                 hosts_path=sandbox.hosts_path,
                 shm_path=shared_memory_path(engine, record.id, host_config),
-                private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
+                private_cgroupns=engine.cgroups.private_namespace(host_config.privileged),
             )
         )
         return ContainerSpec(spec, seccomp_text, program, parent, joined)

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -39,10 +39,17 @@ class Exit(NamedTuple):
 
 
 class ShimClient:
-    """Talks to the shim of one exec root."""
+    """Talks to the shim of one exec root.
 
-    def __init__(self, exec_root: str) -> None:
+    `cgroup_procs` is asked when one is started: cgroup.procs files, open for writing, of the
+    cgroups that it shall enter before its first task; they are closed here.
+    """
+
+    def __init__(
+        self, exec_root: str, cgroup_procs: Callable[[], Sequence[int]] = lambda: ()
+    ) -> None:
         self.exec_root = exec_root
+        self._cgroup_procs = cgroup_procs
         self._lock = threading.Lock()
         self._idle: list[int] = []
         self._pid = os.getpid()
@@ -112,15 +119,16 @@ class ShimClient:
     def _start(self) -> None:
         """Run the shim; it listens when its first process has ended."""
         complaint, child_end = os.pipe2(os.O_CLOEXEC)
+        procs = sorted(self._cgroup_procs())  # so that no target is a later one's source
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, child_end, 2),
+            *((os.POSIX_SPAWN_DUP2, fd, 3 + at) for at, fd in enumerate(procs)),
         ]
+        words = ["pynetns-shim", self.exec_root, str(len(procs))]
         try:
-            pid = os.posix_spawn(
-                shim_path(), ["pynetns-shim", self.exec_root], {}, file_actions=actions
-            )
+            pid = os.posix_spawn(shim_path(), words, {}, file_actions=actions)
             os.close(child_end)
             child_end = -1
             status = 0
@@ -137,6 +145,8 @@ class ShimClient:
             os.close(complaint)
             if child_end >= 0:
                 os.close(child_end)
+            for fd in procs:
+                os.close(fd)
 
     def _take(self, start: bool) -> int:
         with self._lock:

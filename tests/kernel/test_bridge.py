@@ -59,6 +59,8 @@ def test_sysctls_of_the_bridge_and_of_nothing_else(machine):
         top = Path("/proc/sys/net/ipv4/conf") / device
         return [(top / key).read_text().strip() for key in ("route_localnet", "forwarding")]
 
+    # a new namespace may have it from the first one (net.core.devconf_inherit_init_net)
+    machine.run(Path("/proc/sys/net/ipv4/ip_forward").write_text, "0")
     set_up(machine)
     assert machine.run(read, NAME) == ["1", "1"]
     for device in ("all", "default", "lo"):

@@ -26,6 +26,7 @@ with socketserver.TCPServer(("0.0.0.0", int(sys.argv[1])), H) as s:
     s.serve_forever()
 """
 PYTHON = "/usr/bin/python3"
+NETLINK_ROUTE, RTMGRP_LINK = 0, 1
 
 
 def start_server(engine, port: int = 80, **options):
@@ -45,6 +46,15 @@ def ask(address: str, port: int) -> bytes:
 
 def bound_port(container, port: str = "80/tcp") -> int:
     return int(container.attrs["NetworkSettings"]["Ports"][port][0]["HostPort"])
+
+
+def wait_for_carrier(name: str) -> None:
+    """Until the kernel has told of the link's carrier, which it does in the background."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_ROUTE) as sock:
+        sock.bind((0, RTMGRP_LINK))
+        sock.settimeout(10)
+        while Path(f"/sys/class/net/{name}/operstate").read_text() != "up\n":
+            sock.recv(65536)  # TimeoutError: it has none
 
 
 def test_bridge_container_has_address_route_and_mac(engine, run):
@@ -91,6 +101,7 @@ def test_host_end_is_a_quiet_bridge_port_with_hairpin(engine):
     port = Path(f"/sys/class/net/{endpoint.host_ifname}")
     assert os.readlink(port / "master").endswith(engine.network.bridge_name)
     assert (port / "brport/hairpin_mode").read_text() == "1\n"
+    wait_for_carrier(endpoint.host_ifname)
     assert (port / "operstate").read_text() == "up\n"
     assert endpoint.host_ifname not in Path("/proc/net/if_inet6").read_text()
 
@@ -102,6 +113,7 @@ def test_an_independent_netlink_library_sees_the_same(engine):
     container = engine.containers.run("host", SLEEP, detach=True)
     endpoint = engine.store.endpoints_of(container.id)[0]
     network = engine.store.network_by_name("bridge")
+    wait_for_carrier(endpoint.host_ifname)
     with IPRoute() as ipr:
         bridge = ipr.link_lookup(ifname=engine.network.bridge_name)[0]
         port = ipr.get_links(ipr.link_lookup(ifname=endpoint.host_ifname)[0])[0]

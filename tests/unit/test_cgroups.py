@@ -66,6 +66,38 @@ def test_mount_that_shows_most_counts_and_escapes_are_undone():
     assert parse_mountinfo(part + spaced).v2 == "/mnt/with space"
 
 
+def test_every_v1_hierarchy_is_known_once():
+    again = "60 24 0:29 / /mnt/memory rw - cgroup cgroup rw,memory\n"
+    assert parse_mountinfo(V1 + again + UNIFIED).all_v1 == tuple(
+        f"/sys/fs/cgroup/{name}"
+        for name in ("systemd", "cpu,cpuacct", "memory", "devices", "net_cls", "pids")
+    )
+
+
+def test_a_hidden_mount_does_not_count():
+    """It is in mountinfo, but its point leads to what was mounted over it."""
+    over = "70 24 0:38 / /mnt/unified rw - cgroup2 cgroup2 rw\n"
+    hidden = {("/sys/fs/cgroup/unified", "0:38"), ("/sys/fs/cgroup/memory", "0:29")}
+    found = parse_mountinfo(V1 + UNIFIED + over, lambda *mount: mount not in hidden)
+    assert found.v2 == "/mnt/unified"
+    assert "memory" not in found.v1 and "/sys/fs/cgroup/memory" not in found.all_v1
+
+
+@pytest.mark.parametrize(
+    ("hierarchies", "plain", "privileged"),
+    [
+        (Hierarchies("/cg"), True, True),
+        (Hierarchies("/cg", {"memory": "/cg1"}), True, False),
+        (Hierarchies("", {"memory": "/cg1"}), False, False),
+    ],
+    ids=["v2", "hybrid", "v1"],
+)
+def test_who_gets_a_cgroup_namespace(hierarchies, plain, privileged):
+    cgroups = CgroupManager(Kernel(), detect=lambda: hierarchies)  # type: ignore[arg-type]
+    assert cgroups.private_namespace(privileged=False) == plain
+    assert cgroups.private_namespace(privileged=True) == privileged
+
+
 # ---- limits ----
 
 ALL = {
@@ -307,6 +339,77 @@ def test_v2_controller_is_handed_down(tmp_path, marks, monkeypatch):
         ("/pynetns/cgroup.subtree_control", "+pids"),
         ("/pynetns/one/pids.max", "5"),
     ]
+
+
+def test_processes_in_a_parent_are_named_with_the_remedy(tmp_path, marks, monkeypatch):
+    """cgroup-v2, "No Internal Process Constraint": where a service's own processes sit."""
+    from pynetns.runtime.cgroups import v2
+
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"pids"}))
+
+    def write_file(path: str, value: str) -> None:
+        if path.endswith("pids.max"):
+            raise FileNotFoundError(2, "No such file")
+        if path == f"{tmp_path}/svc/cgroup.subtree_control":
+            raise OSError(16, "Device or resource busy")
+
+    monkeypatch.setattr(v2, "write_file", write_file)
+    with pytest.raises(Unavailable, match=rf"--pids-limit.*processes are in {tmp_path}/svc itself"):
+        create(cgroups, "one", "/svc", {"pids": {"limit": 5}})
+
+
+def memory_events(directory: Path, kills: int) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "memory.events").write_text(f"oom {kills}\noom_kill {kills}\n")
+
+
+def test_out_of_memory_is_counted_above_where_the_cgroup_does_not(tmp_path, marks):
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"memory"}))
+    memory_events(tmp_path / "group", 3)
+    create(cgroups, "one", "/group")
+    create(cgroups, "two")
+    assert not cgroups.oom_killed("one")
+    memory_events(tmp_path / "group", 4)
+    assert cgroups.oom_killed("one") and not cgroups.oom_killed("two")
+    memory_events(tmp_path / "group/one", 0)  # its own word counts before any other
+    assert not cgroups.oom_killed("one")
+
+
+@pytest.mark.parametrize("first", ["container", "shim", "other parent"])
+def test_memory_is_counted_below_a_new_parent_limit_or_not(tmp_path, marks, monkeypatch, first):
+    from pynetns.runtime.cgroups import v2
+
+    cgroups = manager(tmp_path, Kernel(), v2_controllers=frozenset({"memory"}))
+    written: list[tuple[str, str]] = []
+    monkeypatch.setattr(v2, "write_file", lambda path, value: written.append((path, value)))
+    parent = "/other" if first == "other parent" else "/pynetns"
+    if first == "shim":
+        assert cgroups.open_shim_procs() == []  # no cgroup.procs in a plain directory
+    else:
+        create(cgroups, "one", parent)
+    assert written == [(f"{tmp_path}{parent}/cgroup.subtree_control", "+memory")]
+    if first != "other parent":  # nothing more for the next one
+        create(cgroups, "two")
+        assert len(written) == 1
+
+
+def test_shim_enters_what_lets_it(tmp_path, caplog):
+    for name in ("v2", "memory"):
+        (tmp_path / name / "pynetns/shim").mkdir(parents=True)
+        (tmp_path / name / "pynetns/shim/cgroup.procs").touch()
+    mounts = tuple(f"{tmp_path}/{name}" for name in ("memory", "read-only"))
+    found = Hierarchies(f"{tmp_path}/v2", {"memory": mounts[0]}, all_v1=mounts)
+    cgroups = CgroupManager(Kernel(), detect=lambda: found)  # type: ignore[arg-type]
+    fds = cgroups.open_shim_procs()
+    for fd in fds:
+        os.write(fd, b"0")
+        os.close(fd)
+    assert [(tmp_path / n / "pynetns/shim/cgroup.procs").read_text() for n in ("v2", "memory")] == [
+        "0",
+        "0",
+    ]
+    assert len(fds) == 2
+    assert f"{tmp_path}/read-only" in caplog.text and "no cgroup of its own" in caplog.text
 
 
 def test_cgroup_in_use_is_left_alone(tmp_path, marks):

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pynetns.doctor import Machine, check, checks
-from pynetns.doctor.checks import CHECKS, Check
+from pynetns.doctor.checks import CHECKS
 from pynetns.doctor.machine import SYSCALLS
+from pynetns.doctor.outcome import Check
 
 _ALL_CAPABILITIES = "CapEff:\t000001ffffffffff"
 _FILES = {
@@ -20,7 +21,7 @@ _FILES = {
     "/proc/sys/net/ipv4/ip_forward": "1",
     "/proc/sys/kernel/seccomp/actions_avail": "kill errno allow",
     "/proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/sda rw\n2 1 0:5 / /run rw - tmpfs tmpfs rw",
-    "/proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw 0 0",
+    "/proc/self/mounts": "cgroup2 /sys/fs/cgroup cgroup2 rw,nsdelegate 0 0",
     "/sys/fs/cgroup/cgroup.controllers": "cpuset cpu io memory pids",
 }
 
@@ -63,6 +64,9 @@ class Described(Machine):
     def link_error(self, kind: str) -> str:
         return self.said.get("link", "")
 
+    def shims(self) -> list[int]:
+        return self.said.get("shims", [])
+
     def libseccomp_error(self) -> str:
         return self.said.get("libseccomp", "")
 
@@ -73,6 +77,9 @@ def test_a_good_machine_has_no_complaints() -> None:
     assert len(outcomes) == len(CHECKS)
 
 
+_APPARMOR = "/sys/module/apparmor/parameters/enabled"
+# a hierarchy that is not mounted may be anywhere
+_OWN_PLACE = "4:memory:/user.slice\n0::/pynetns-0123abcd/shim"
 _NO_OVERLAY = {"/proc/filesystems": "nodev\ttmpfs\nnodev\tdevpts"}
 _MODULES = {"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/overlay.ko: x"}
 
@@ -132,6 +139,42 @@ _MODULES = {"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/over
             "need memory, cpuset, pids",
         ),
         (
+            checks.check_cgroups,
+            Described(
+                {
+                    "/sys/fs/cgroup/cgroup.type": "domain",
+                    "/sys/fs/cgroup/cgroup.procs": "1\n17",
+                    "/sys/fs/cgroup/cgroup.subtree_control": "cpu",
+                }
+            ),
+            None,
+            "keep memory cpuset pids from others",
+        ),
+        (
+            checks.check_shim,
+            Described({"/proc/7/cgroup": "0::/system.slice/a.service"}, shims=[7]),
+            None,
+            "process 7 is not in its own cgroup: :/system.slice/a.service",
+        ),
+        (
+            checks.check_shim,
+            Described({"/proc/self/mounts": "cgroup2 /cg cgroup2 ro,nsdelegate 0 0"}),
+            None,
+            "/cg read-only",
+        ),
+        (
+            checks.check_security_modules,
+            Described({"/sys/fs/selinux/enforce": "1"}),
+            None,
+            "SELinux enforces",
+        ),
+        (
+            checks.check_security_modules,
+            Described({_APPARMOR: "Y", "/proc/self/attr/apparmor/current": "snap.x (enforce)"}),
+            None,
+            "snap.x",
+        ),
+        (
             checks.check_seccomp,
             Described({"/proc/sys/kernel/seccomp/actions_avail": None}),
             False,
@@ -173,7 +216,29 @@ def test_hybrid_cgroups() -> None:
     )
     one = checks.check_cgroups(machine)
     assert one.ok
-    assert one.detail == "hybrid, controllers cpu cpuset memory pids"
+    assert one.detail == "hybrid without nsdelegate, controllers cpu cpuset memory pids"
+
+
+@pytest.mark.parametrize(
+    ("test", "machine", "said"),
+    [
+        (checks.check_cgroups, Described(), "v2 with nsdelegate"),
+        (checks.check_overlay, Described(release="6.6.1"), "at once (before Linux 6.7)"),
+        (checks.check_overlay, Described(release="6.12.0"), "one by one"),
+        (checks.check_memfd, Described(), "sealed memory file"),
+        (checks.check_memfd, Described({"/proc/sys/vm/memfd_noexec": "2"}), "nameless file"),
+        (checks.check_security_modules, Described(), "neither"),
+        (checks.check_security_modules, Described({_APPARMOR: "Y"}), "AppArmor is on"),
+        (checks.check_shim, Described(), "none runs"),
+        (checks.check_shim, Described({"/proc/7/cgroup": _OWN_PLACE}, shims=[7]), "(process 7)"),
+    ],
+)
+def test_what_a_good_machine_is_told(
+    test: Callable[[Machine], Check], machine: Machine, said: str
+) -> None:
+    one = test(machine)
+    assert one.ok is True
+    assert said in one.detail
 
 
 def test_this_machine_is_looked_at_and_left_as_it_was() -> None:

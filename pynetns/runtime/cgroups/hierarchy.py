@@ -6,8 +6,9 @@ proc(5), cgroups(7).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 CONTROLLERS = ("cpu", "cpuset", "devices", "memory", "pids")  # those that this package uses
 
@@ -17,11 +18,14 @@ _ESCAPES = (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\"))
 @dataclass(frozen=True, slots=True)
 class Hierarchies:
     """`v2` is the mount point of the unified hierarchy, "" for none; `v1` maps a controller to the
-    mount point of its hierarchy; `v2_controllers` are those that the unified one has."""
+    mount point of its hierarchy; `v2_controllers` are those that the unified one has; `all_v1` are
+    the mount points of every v1 hierarchy, once each, also of those without any of our controllers
+    (blkio, freezer, systemd's own)."""
 
     v2: str = ""
     v1: Mapping[str, str] = field(default_factory=dict)
     v2_controllers: frozenset[str] = frozenset()
+    all_v1: tuple[str, ...] = ()
 
     @property
     def layout(self) -> str:
@@ -36,25 +40,37 @@ class Hierarchies:
         return self.v2 or self.v1.get("devices", "")
 
 
-def parse_mountinfo(text: str) -> Hierarchies:
+def parse_mountinfo(
+    text: str, visible: Callable[[str, str], bool] = lambda point, device: True
+) -> Hierarchies:
     """The hierarchies in a mountinfo file, without what only other files tell; pure.
 
-    Of several mounts of one hierarchy the one that shows the largest part counts.
+    Of several mounts of one hierarchy the one that shows the largest part counts; none does for
+    whose point and device ("0:30") `visible` is false.
     """
-    best: dict[str, tuple[int, str]] = {}
+    best: dict[str, tuple[int, str]] = {}  # by controller, "" for v2
+    v1_best: dict[str, tuple[int, str]] = {}  # by device number: one hierarchy, one super block
     for line in text.splitlines():
         before, _, after = line.partition(" - ")
         kind, _, super_options = after.split(" ", 2)
         if kind not in ("cgroup", "cgroup2"):
             continue
-        root, point = before.split(" ")[3:5]
+        device, root, point = before.split(" ")[2:5]
         rank = (len(root.rstrip("/")), _unescape(point))
-        names = ("",) if kind == "cgroup2" else super_options.split(",")
-        for name in names:
-            if name not in best or rank[0] < best[name][0]:
-                best[name] = rank
+        if not visible(rank[1], device):
+            continue
+        if kind == "cgroup":
+            _keep_best(v1_best, device, rank)
+        for name in ("",) if kind == "cgroup2" else super_options.split(","):
+            _keep_best(best, name, rank)
     v1 = {name: best[name][1] for name in CONTROLLERS if name in best}
-    return Hierarchies(best[""][1] if "" in best else "", v1)
+    all_v1 = tuple(point for _, point in v1_best.values())
+    return Hierarchies(best[""][1] if "" in best else "", v1, all_v1=all_v1)
+
+
+def _keep_best(best: dict[str, tuple[int, str]], name: str, rank: tuple[int, str]) -> None:
+    if name not in best or rank[0] < best[name][0]:
+        best[name] = rank
 
 
 def _unescape(path: str) -> str:
@@ -63,11 +79,20 @@ def _unescape(path: str) -> str:
     return path
 
 
+def _is_visible(point: str, device: str) -> bool:
+    """Whether the mount is what its point leads to: another one may lie on it, or above it."""
+    try:
+        number = os.stat(point).st_dev
+    except OSError:
+        return False
+    return device == f"{os.major(number)}:{os.minor(number)}"
+
+
 def detect() -> Hierarchies:
     """The hierarchies of this process's mount namespace."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        found = parse_mountinfo(file.read())
+        found = parse_mountinfo(file.read(), _is_visible)
     if not found.v2:
         return found
     with open(f"{found.v2}/cgroup.controllers", encoding="ascii") as file:
-        return Hierarchies(found.v2, found.v1, frozenset(file.read().split()))
+        return replace(found, v2_controllers=frozenset(file.read().split()))

@@ -2,7 +2,8 @@
 
 Owns: which hierarchies a container is in and the order of what is done there; v1.py and v2.py do
 it. Nothing is kept in memory or on disk: the directories say what there is, so that any process can
-take over. A parent other than the engine's own is remembered as an extended attribute of that one.
+take over. Parents other than the engine's own are parents.py's affair, the shim's cgroup is
+shim_place.py's.
 
 The child is cloned into the v2 cgroup and joins the v1 ones last, just before it executes.
 Source: seed section 1.2.2 (cgroup path and resources); kernel documents cgroup-v1, cgroup-v2.
@@ -11,55 +12,25 @@ Source: seed section 1.2.2 (cgroup path and resources); kernel documents cgroup-
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import posixpath
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from ...errors import Conflict, Unavailable
-from ...files import make_directories, make_directory
+from ...files import make_directory
 from ...kernel import Kernel
 from ...model.config import HostConfig
 from ...undo import Undo
 from ..devices import DEFAULT_RULES
-from . import v1, v2
+from . import parents, shim_place, v1, v2
+from .cgroup import Cgroup, Stats
 from .files import kill_one_by_one, old_containers, pids_below, read_key, read_number, write_file
 from .hierarchy import Hierarchies, detect
 from .limits import Setting, check_controllers, render
+from .parents import clean_parent
 
 DEFAULT_PARENT = "/pynetns"
-_PARENT_MARK = "trusted.pynetns.parent."
-
-
-@dataclass(frozen=True, slots=True)
-class Cgroup:
-    """The cgroups of one container. `v2_fd` is the directory to clone into, -1 without a v2
-    hierarchy; `join_fds` are cgroup.procs files to write "0" to; `paths` maps a controller ("" for
-    v2) to its directory; `mounts` are (name below /sys/fs/cgroup, directory) to show inside."""
-
-    v2_fd: int
-    join_fds: tuple[int, ...]
-    paths: Mapping[str, str]
-    mounts: tuple[tuple[str, str], ...]
-
-    def close(self) -> None:
-        """Release the descriptors, once."""
-        for fd in (self.v2_fd, *self.join_fds):
-            if fd >= 0:
-                os.close(fd)
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a container uses. Bytes and nanoseconds; None where no controller counts it."""
-
-    pids: int
-    cpu_ns: int | None
-    memory: int | None
-    memory_limit: int | None
-    oom_kills: int
 
 
 class CgroupManager:
@@ -82,8 +53,14 @@ class CgroupManager:
 
     @property
     def has_v2(self) -> bool:
-        """Whether containers have a v2 cgroup (and can have a cgroup namespace showing it)."""
+        """Whether containers have a v2 cgroup."""
         return bool(self._hierarchies.v2)
+
+    def private_namespace(self, privileged: bool) -> bool:
+        """Whether a container gets a cgroup namespace of its own: with v2 alone each one does,
+        privileged or not; beside v1 a privileged one sees the host's. moby adaptContainerSettings.
+        """
+        return self.has_v2 and not (privileged and self._hierarchies.v1)
 
     def validate(self, host_config: HostConfig) -> None:
         """Whether this machine can enforce the limits asked for. Unavailable names the option."""
@@ -113,7 +90,7 @@ class CgroupManager:
         settings = self._settings(resources)
         rules = resources.get("devices") or ()
         if parent != self.parent:
-            self._remember(parent)
+            parents.remember(f"{self._hierarchies.anchor}{self.parent}", parent)
         path = f"{parent}/{container_id}"
         with contextlib.ExitStack() as opened:
             v2_fd = -1
@@ -131,13 +108,17 @@ class CgroupManager:
             else:
                 undo.push(self.remove, container_id)
             joined = self._make_v1(path, settings)
+            if parent not in ("", self.parent):
+                joined |= self._make_below(parent, path, joined)
             if v2_fd < 0:
                 mount = self._hierarchies.v1["devices"]
-                joined["devices"] = v1.make(mount, path, "devices")
+                joined["devices"] = self._make_one(mount, path, "devices")
                 v1.apply_devices(joined["devices"], rules)
             for setting in settings:
                 if setting.controller not in self._hierarchies.v1:
                     v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
+            if "memory" in self._hierarchies.v2_controllers:
+                v2.note_oom(self._hierarchies.v2, f"{self._hierarchies.v2}{path}")
             cgroup = self._opened(path, v2_fd, joined)
             opened.pop_all()
             return cgroup
@@ -157,13 +138,27 @@ class CgroupManager:
     def _make_v2(self, parent: str, path: str) -> None:
         directory = f"{self._hierarchies.v2}{path}"
         try:
-            if not _make_directory(directory):
-                make_directories(f"{self._hierarchies.v2}{parent}", 0o755)
-                make_directory(directory, 0o755)
+            for attempt in range(parents.TRIES):
+                if parent != self.parent:
+                    self._make_parent(parent)
+                try:
+                    make_directory(directory, 0o755)
+                    return
+                except FileNotFoundError:
+                    if attempt == parents.TRIES - 1:
+                        raise
+                    self._make_parent(parent)
         except FileExistsError:
             self._replace(directory)
         except OSError as error:
             raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
+
+    def _make_parent(self, parent: str) -> None:
+        """The parent in the v2 hierarchy; memory is counted below it, where that can be had."""
+        with contextlib.suppress(FileNotFoundError):  # removed in between: the caller tries again
+            parents.make_path(self._hierarchies.v2, parent, mark=parent != self.parent)
+        if "memory" in self._hierarchies.v2_controllers:
+            v2.account(self._hierarchies.v2, parent)
 
     def _replace(self, directory: str) -> None:
         """What an earlier run of the same container left goes; it must not be in use."""
@@ -183,11 +178,29 @@ class CgroupManager:
             mount = self._hierarchies.v1.get(controller)
             if mount is None:
                 continue
-            joined[controller] = v1.make(mount, path, controller)
+            joined[controller] = self._make_one(mount, path, controller)
             v1.apply_settings(
                 joined[controller], [s for s in settings if s.controller == controller]
             )
         return joined
+
+    def _make_one(self, mount: str, path: str, controller: str) -> str:
+        return v1.make(mount, path, controller, mark=not self._is_own(path))
+
+    def _make_below(self, parent: str, path: str, joined: Mapping[str, str]) -> dict[str, str]:
+        """Below a parent that somebody named, in every hierarchy in which it is: what holds for the
+        parent there (a limit, a freezer, a unit's end) holds for the container."""
+        return {
+            name: self._make_one(mount, path, name)
+            for name, mount in self._v1_mounts().items()
+            if name not in joined and os.path.isdir(f"{mount}{parent}")
+        }
+
+    def _v1_mounts(self) -> dict[str, str]:
+        """Every v1 hierarchy, each of ours by its controllers, others by the mount point's name."""
+        ours = self._hierarchies.v1
+        rest = [mount for mount in self._hierarchies.all_v1 if mount not in ours.values()]
+        return {**ours, **{os.path.basename(mount): mount for mount in rest}}
 
     def _opened(self, path: str, v2_fd: int, joined: Mapping[str, str]) -> Cgroup:
         places = dict.fromkeys(joined.values())  # controllers may share a hierarchy
@@ -203,26 +216,10 @@ class CgroupManager:
             mounts.append(("unified" if self._hierarchies.v1 else "", paths[""]))
         return Cgroup(v2_fd, tuple(fds), paths, tuple(mounts))
 
-    # ---- parents other than the engine's own ----
-
-    def _anchor(self) -> str:
-        return f"{self._hierarchies.anchor}{self.parent}"
-
-    def _remember(self, parent: str) -> None:
-        name = _PARENT_MARK + hashlib.sha256(os.fsencode(parent)).hexdigest()[:16]
-        try:
-            make_directories(self._anchor(), 0o755)
-            os.setxattr(self._anchor(), name, os.fsencode(parent))
-        except OSError as error:
-            raise Unavailable(f"--cgroup-parent {parent}: {error.strerror}") from error
+    # ---- where a container is ----
 
     def _other_parents(self) -> list[str]:
-        parents = []
-        with contextlib.suppress(OSError):
-            for name in os.listxattr(self._anchor()):
-                if name.startswith(_PARENT_MARK):
-                    parents.append(os.fsdecode(os.getxattr(self._anchor(), name)))
-        return parents
+        return parents.remembered(f"{self._hierarchies.anchor}{self.parent}")
 
     def _path(self, container_id: str) -> str | None:
         """The container's path in every hierarchy, None when it has no cgroup."""
@@ -238,9 +235,17 @@ class CgroupManager:
         """The v1 cgroups that a container has: controller -> directory."""
         return {
             controller: directory
-            for controller, mount in self._hierarchies.v1.items()
+            for controller, mount in self._mounts_of(path).items()
             if os.path.isdir(directory := f"{mount}{path}")
         }
+
+    def _mounts_of(self, path: str) -> Mapping[str, str]:
+        """The v1 hierarchies that a container may be in: one below the engine's own parent is in
+        none but those of limits."""
+        return self._hierarchies.v1 if self._is_own(path) else self._v1_mounts()
+
+    def _is_own(self, path: str) -> bool:
+        return posixpath.dirname(path) == self.parent
 
     # ---- a container that has cgroups ----
 
@@ -318,7 +323,8 @@ class CgroupManager:
     def _oom_kills(self, path: str, existing: Mapping[str, str]) -> int:
         if "memory" in existing:
             return v1.oom_kills(existing["memory"])
-        return v2.oom_kills(f"{self._hierarchies.v2}{path}") if self.has_v2 else 0
+        root = self._hierarchies.v2
+        return v2.oom_kills(root, f"{root}{path}") if root else 0
 
     def oom_killed(self, container_id: str) -> bool:
         """Whether the kernel killed a process of the container for its memory limit."""
@@ -345,11 +351,12 @@ class CgroupManager:
         self._remove_path(f"{self.parent}/{container_id}")
         for parent in self._other_parents():
             self._remove_path(f"{parent}/{container_id}")
+            parents.prune(self._mounts(), parent)
 
     def _remove_path(self, path: str) -> None:
         if self.has_v2:
             v2.remove(f"{self._hierarchies.v2}{path}")
-        for directory in v1.directories(self._hierarchies.v1, path).values():
+        for directory in v1.directories(self._mounts_of(path), path).values():
             v1.remove(directory)
 
     def collect(self, alive: set[str]) -> list[str]:
@@ -364,11 +371,25 @@ class CgroupManager:
                     with contextlib.suppress(OSError):
                         os.rmdir(directory)
                         removed.append(directory)
+        for parent in self._other_parents():
+            removed += parents.prune(self._mounts(), parent)
         return removed
 
+    # ---- the shim ----
+
+    def open_shim_procs(self) -> list[int]:
+        """The shim's own cgroup in every hierarchy, made; cgroup.procs files by which it enters
+        them, the caller's to close. A hierarchy that refuses is left out, with a warning logged.
+        """
+        if self.has_v2:
+            with contextlib.suppress(OSError):  # as the first container would
+                self._make_parent(self.parent)
+        return shim_place.open_procs(self._hierarchies, self.parent)
+
     def remove_parent(self) -> list[str]:
-        """Remove the engine's own cgroups where no container's is below them; their paths."""
-        removed = []
+        """Remove the engine's own cgroups where no container's is below them, the shim's first: its
+        end is waited for (5 s). Their paths."""
+        removed = shim_place.remove(self._hierarchies, self.parent)
         for mount in self._mounts():
             with contextlib.suppress(OSError):
                 os.rmdir(f"{mount}{self.parent}")
@@ -376,20 +397,5 @@ class CgroupManager:
         return removed
 
     def _mounts(self) -> list[str]:
-        mounts = [*self._hierarchies.v1.values(), self._hierarchies.v2]
+        mounts = [*self._hierarchies.v1.values(), *self._hierarchies.all_v1, self._hierarchies.v2]
         return [mount for mount in dict.fromkeys(mounts) if mount]
-
-
-def _make_directory(path: str) -> bool:
-    """mkdir, open to the container's users; False where the parent is missing. OSError else."""
-    try:
-        make_directory(path, 0o755)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def clean_parent(parent: str) -> str:
-    """An absolute path in the hierarchies that no ".." leads out of. moby cleanPath."""
-    cleaned = posixpath.normpath(f"/{parent.strip('/')}")
-    return "" if cleaned == "/" else cleaned

@@ -5,15 +5,13 @@ Owns: directories below the mount points of v1 controllers. kernel documents cgr
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import posixpath
 from collections.abc import Iterable, Mapping
 
 from ...errors import Unavailable
-from ...files import make_directory
-from . import device_bpf
+from . import device_bpf, parents
 from .files import kill_one_by_one, read_file, read_key, refused, remove_empty, write_file
 from .limits import Setting
 
@@ -21,24 +19,38 @@ _LIMIT = "memory.limit_in_bytes"
 _INHERITED = ("cpuset.cpus", "cpuset.mems")  # a new cpuset is empty, and no process can enter it
 
 
-def make(mount: str, path: str, controller: str) -> str:
-    """Make the cgroup `path` and its parents in one hierarchy; its directory. Existing is fine."""
+def make(mount: str, path: str, controller: str, *, mark: bool = False) -> str:
+    """Make the cgroup `path` and its parents in one hierarchy; its directory. Existing is fine.
+
+    `mark`: those that are new may be removed by `parents.prune` when they are empty.
+    """
+    for attempt in range(parents.TRIES):
+        try:
+            return _make(mount, path, controller, mark)
+        except FileNotFoundError as error:  # a parent was removed in between
+            if attempt == parents.TRIES - 1:
+                raise Unavailable(f"cgroup {mount}{path}: {error.strerror}") from error
+        except OSError as error:
+            raise Unavailable(f"cgroup {mount}{path}: {error.strerror}") from error
+    raise AssertionError("unreachable")
+
+
+def _make(mount: str, path: str, controller: str, mark: bool) -> str:
     directory = mount
-    try:
-        for part in path.strip("/").split("/"):
-            parent, directory = directory, f"{directory}/{part}"
-            with contextlib.suppress(FileExistsError):
-                make_directory(directory, 0o755)
-            if controller == "cpuset":
-                _inherit(parent, directory)
-    except OSError as error:
-        raise Unavailable(f"cgroup {directory}: {error.strerror}") from error
+    for part in path.strip("/").split("/"):
+        parent, directory = directory, f"{directory}/{part}"
+        parents.make_directory(directory, mark=mark)
+        if controller == "cpuset":
+            _inherit(parent, directory)
     return directory
 
 
 def _inherit(parent: str, directory: str) -> None:
     for name in _INHERITED:
-        if not (read_file(f"{directory}/{name}") or "").strip():
+        own = read_file(f"{directory}/{name}")
+        if own is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        if not own.strip():
             write_file(f"{directory}/{name}", (read_file(f"{parent}/{name}") or "").strip())
 
 

@@ -7,6 +7,7 @@ gives membership, kill and the device policy. kernel document cgroup-v2.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import select
@@ -21,6 +22,7 @@ from .limits import Setting
 
 _ALLOW_OVERRIDE = 1  # BPF_F_ALLOW_OVERRIDE: a cgroup below may have its own policy instead
 _POLICY = "trusted.pynetns.devices"
+_OOM_BEFORE = "trusted.pynetns.oom"
 
 
 def open_cgroup(directory: str) -> int:
@@ -108,8 +110,30 @@ def _enable(root: str, directory: str, setting: Setting) -> None:
         except OSError as error:
             raise Unavailable(
                 f"{setting.option}: the {setting.controller} controller cannot be enabled in "
-                f"{control}: {error.strerror}"
+                f"{control}: {error.strerror}{_remedy(path, error)}"
             ) from error
+
+
+def _remedy(directory: str, error: OSError) -> str:
+    """What to do about a controller that is not handed down. cgroup-v2, "No Internal Process"."""
+    if error.errno == errno.EBUSY:
+        return (
+            f": processes are in {directory} itself, move them into a cgroup below it "
+            "(systemd: Delegate=yes with DelegateSubgroup=)"
+        )
+    return "" if error.errno != errno.ENOENT else f": {directory} has not got it from its parent"
+
+
+def account(root: str, parent: str) -> None:
+    """Let containers below `parent` count their memory and their out-of-memory kills, limit or not.
+
+    Best effort, and only as far as the root of the hierarchy hands the controller down already.
+    """
+    directory = root
+    for part in filter(None, parent.split("/")):
+        directory = f"{directory}/{part}"
+        with contextlib.suppress(OSError):
+            write_file(f"{directory}/cgroup.subtree_control", "+memory")
 
 
 def kill(directory: str) -> None:
@@ -151,6 +175,36 @@ def remove(directory: str) -> None:
         remove_empty(directory)
 
 
-def oom_kills(directory: str) -> int:
-    """How many processes the kernel killed for the cgroup's memory limit."""
-    return read_key(f"{directory}/memory.events", "oom_kill") or 0
+def note_oom(root: str, directory: str) -> None:
+    """For a cgroup that does not count its own: note how often the kernel killed in the nearest one
+    above that counts, as an extended attribute."""
+    if os.path.exists(f"{directory}/memory.events"):
+        return
+    before = _oom_kills_above(root, directory)
+    if before is not None:
+        with contextlib.suppress(OSError):
+            os.setxattr(directory, _OOM_BEFORE, str(before).encode())
+
+
+def oom_kills(root: str, directory: str) -> int:
+    """How many processes the kernel killed for want of memory: in the cgroup where it counts them,
+    else since `note_oom` in the nearest one above (by then another container's may be among them).
+    """
+    own = read_key(f"{directory}/memory.events", "oom_kill")
+    if own is not None:
+        return own
+    try:
+        before = int(os.getxattr(directory, _OOM_BEFORE))
+    except OSError:
+        return 0
+    return max(0, (_oom_kills_above(root, directory) or 0) - before)
+
+
+def _oom_kills_above(root: str, directory: str) -> int | None:
+    """None where no cgroup above counts; the real root of the hierarchy never does."""
+    while directory != root:
+        directory = os.path.dirname(directory)
+        count = read_key(f"{directory}/memory.events", "oom_kill")
+        if count is not None:
+            return count
+    return None
