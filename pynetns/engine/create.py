@@ -10,11 +10,13 @@ import os
 import secrets
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, InvalidParameter
 from ..model.config import Config, HostConfig
+from ..model.log_config import resolve
 from ..model.network import NetworkSettings
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
@@ -47,7 +49,11 @@ def container_create(
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)
         config = merge_image_config(config, image)
-        host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
+        host_config = replace(
+            host_config,
+            security_opt=inline_profiles(host_config.security_opt),
+            log_config=resolve(host_config.log_config, engine.settings.log_config),
+        )
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
         with container_lock(engine.exec_root, record.id), Undo() as undo:
@@ -152,12 +158,19 @@ def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Un
     for sub in ("checkpoints", "mounts"):
         os.mkdir(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
-    os.close(
-        os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    )
+    create_log(log_path(engine.root, record))
     engine.rootfs.create_layer(record.id)
     undo.push(engine.rootfs.remove_layer, record.id)
     write_record(engine.root, record, name)
     engine.remember_record(record)
     undo.push(engine.forget_record, record.id)
     engine.store.set_network(record.id, NetworkSettings())
+
+
+def create_log(path: str) -> None:
+    """An empty log, so that a reader finds one from the beginning; "" is none."""
+    if not path:
+        return
+    with suppress(FileExistsError):
+        os.mkdir(os.path.dirname(path), 0o700)  # local-logs
+    os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import StateDamaged, System, Unavailable
-from ..model.config import Config, HostConfig, from_json, to_json
+from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
+from ..model.log_config import resolve
 
 _VERSION = 2  # of config.v2.json, as its name says
 
@@ -41,9 +42,18 @@ def container_directory(root: str, container_id: str) -> str:
     return f"{root}/containers/{container_id}"
 
 
-def log_path(root: str, container_id: str) -> str:
-    """The container's json log."""
-    return f"{root}/containers/{container_id}/{container_id}-json.log"
+def log_path(root: str, record: ContainerRecord) -> str:
+    """The file that the container's log is written to, "" when its driver keeps none. The rotated
+    ones are beside it. Source: moby container.StartLogger."""
+    directory = container_directory(root, record.id)
+    name = log_name(record)
+    return f"{directory}/{name}" if name else ""
+
+
+def log_name(record: ContainerRecord) -> str:
+    """The path of the log within the container's directory."""
+    names = {"json-file": f"{record.id}-json.log", "local": "local-logs/container.log"}
+    return names.get(record.host_config.log_config.type, "")
 
 
 def write_record(root: str, record: ContainerRecord, name: str) -> None:
@@ -102,8 +112,8 @@ def read_record(root: str, container_id: str) -> ContainerRecord:
 
 
 def _with_host_config(record: ContainerRecord, host_config: HostConfig) -> ContainerRecord:
-    from dataclasses import replace
-
+    if not host_config.log_config.type:  # made before there were log options
+        host_config = replace(host_config, log_config=resolve(LogConfig(), LogConfig()))
     return replace(record, host_config=host_config)
 
 

@@ -8,14 +8,20 @@ import threading
 from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pynetns.errors import InvalidParameter
 from pynetns.streams import logs
-from pynetns.streams.logs import read_logs
+
+
+def read_logs(
+    path: str, *, follow: bool = False, ended_fd: int = -1, reader_fd: int = -1, **options: Any
+) -> Iterator[tuple[str, bytes]]:
+    wanted = logs.choose(**options)
+    return logs.read_logs(path, wanted, follow=follow, ended_fd=ended_fd, reader_fd=reader_fd)
+
 
 _SECOND = 1_700_000_000  # 2023-11-14T22:13:20Z
 
@@ -61,23 +67,6 @@ def test_tail(log: Path, tail: str | int, wanted: int) -> None:
 def test_bad_tail_is_refused_before_anything_is_read(bad: object) -> None:
     with pytest.raises(InvalidParameter, match="--tail"):
         read_logs("/nowhere", tail=bad)  # type: ignore[arg-type]
-
-
-@given(st.lists(st.integers(0, 300), max_size=30), st.integers(0, 40), st.integers(1, 64))
-def test_tail_reads_blocks_of_any_size(sizes: list[int], count: int, block: int) -> None:
-    lines = [b"x" * size for size in sizes]
-    content = b"".join(line + b"\n" for line in lines)
-    fd = os.memfd_create("log")
-    before = logs._BLOCK
-    try:
-        logs._BLOCK = block
-        os.write(fd, content)
-        offset = logs.tail_offset(fd, count)
-    finally:
-        logs._BLOCK = before
-        os.close(fd)
-    wanted = lines[len(lines) - count :] if count < len(lines) else lines
-    assert content[offset:] == b"".join(line + b"\n" for line in wanted if count)
 
 
 def test_since_and_until_are_inclusive(log: Path) -> None:
