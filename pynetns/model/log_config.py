@@ -31,6 +31,7 @@ _TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false"
 
 DRIVERS = ("json-file", "local", "none")
 _OPTIONS = ("max-size", "max-file", "mode", "max-buffer-size", "compress")
+_OF = {"json-file": "for json-file log driver", "local": "for log driver local"}
 _NO_ATTRIBUTES = "is not available: this engine writes no extra attributes into its logs"
 _REFUSED = dict.fromkeys(("labels", "labels-regex", "env", "env-regex", "tag"), _NO_ATTRIBUTES)
 
@@ -135,9 +136,7 @@ def log_options(log_config: LogConfig) -> LogOptions:
         if name in _REFUSED:
             raise InvalidParameter(f"--log-opt {name} : {_REFUSED[name]}")
         if name not in _OPTIONS:
-            raise InvalidParameter(
-                f"--log-opt {name} : unknown log opt '{name}' for {driver} log driver"
-            )
+            raise InvalidParameter(f"--log-opt {name} : unknown log opt '{name}' {_OF[driver]}")
     _check_compress(options.get("compress", "false"))
     max_size, max_file = _file_limits(driver, options)
     non_blocking, max_buffer = _mode(options)

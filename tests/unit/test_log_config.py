@@ -70,7 +70,7 @@ def test_options(driver: str, options: dict[str, str], expected: LogOptions) -> 
     [
         ("syslog", {}, "--log-driver 'syslog' : no log driver named 'syslog' is registered"),
         ("json-file", {"max_sise": "1m"}, "unknown log opt 'max-sise' for json-file log driver"),
-        ("local", {"cache": "1"}, "unknown log opt 'cache' for local log driver"),
+        ("local", {"cache": "1"}, "unknown log opt 'cache' for log driver local"),
         ("none", {"max_size": "1m"}, "invalid logging opts for driver none"),
         ("", {"max_size": "10q"}, "--log-opt max-size=10q : must be a positive size"),
         ("", {"max_size": ""}, "--log-opt max-size= : must be a positive size"),
