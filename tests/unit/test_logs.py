@@ -75,10 +75,13 @@ def test_since_and_until_are_inclusive(log: Path) -> None:
     assert _text(read_logs(str(log), since=_SECOND + 1.5, until=_SECOND + 2.5)) == "2\n"
     moment = datetime.fromtimestamp(_SECOND + 9, timezone.utc)
     assert _text(read_logs(str(log), since=moment)) == "9\n"
+    naive = moment.replace(tzinfo=None)  # UTC, as docker-py has it
+    assert _text(read_logs(str(log), since=naive)) == "9\n"
+    assert _text(read_logs(str(log), since="2023-11-14T22:13:28.000000001Z")) == "9\n"
 
 
-@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30])
-def test_a_time_that_is_none_is_refused(log: Path, bad: float) -> None:
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), 1e30, "10m", "2023-11-14T22:13:28Z"])
+def test_a_time_that_is_none_is_refused(log: Path, bad: float | str) -> None:
     with pytest.raises(InvalidParameter, match="--since"):
         read_logs(str(log), since=bad)
 

@@ -230,6 +230,32 @@ def test_a_writer_at_full_speed_is_followed_to_its_end(tmp_path: Path, watching:
     os.close(writer.fd)
 
 
+@pytest.mark.parametrize("driver", ENCODERS)
+def test_what_is_written_just_before_a_rotation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
+) -> None:
+    """Between reading a file to its end and finding it renamed."""
+    writer = Writer(tmp_path / "log", driver)
+    original = files.Log._find_newer
+    turns = iter(range(2))
+
+    def find_newer(self: files.Log) -> bool:
+        for _ in turns:
+            writer.write()
+            writer.rotate()
+            writer.write()
+            break
+        return original(self)
+
+    monkeypatch.setattr(files.Log, "_find_newer", find_newer)
+    ended, end = os.pipe()
+    writer.write()
+    os.close(end)
+    assert [data for _, data in follow(writer.path, driver, ended)] == writer.written
+    os.close(ended)
+    os.close(writer.fd)
+
+
 def test_a_log_emptied_in_place_is_followed(writer: Writer, watching: str) -> None:
     ended, end = os.pipe()
     chunks = follow(writer.path, ended_fd=ended)

@@ -69,6 +69,16 @@ def test_fields_in_any_order_and_unknown_ones() -> None:
     assert decode(record, timestamps=True) == [("stderr", b"1970-01-01T00:00:00.000000005Z x\n")]
 
 
+def test_a_time_that_looks_like_the_usual_layout() -> None:
+    """A clock of 1970: the time is a byte shorter, and the line's own bytes stand for its header."""
+    line = b"\x19" + b"x" * 25
+    payload = b"\n\x06stdout\x10" + varint(1 << 50) + b"\x1a\x1a" + line
+    record = struct.pack(">I", len(payload)) + payload + struct.pack(">I", len(payload))
+    assert decode(record) == [("stdout", line + b"\n")]
+    shown = decode(record, timestamps=True)
+    assert shown == [("stdout", b"1970-01-14T00:44:59.906842624Z " + line + b"\n")]
+
+
 def test_since_and_until() -> None:
     content = b"".join(local_record(b"%d\n" % n, offset_ns=n) for n in range(5))
     chosen = decode(content, since=stamp(1).encode(), until=stamp(3).encode(), apart=True)
