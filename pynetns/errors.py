@@ -49,6 +49,12 @@ class Conflict(PynetnsError):
     status = 409
 
 
+class NotSupported(PynetnsError):
+    """What was asked for does not exist for this object (reading the log of driver none)."""
+
+    status = 501
+
+
 class Unavailable(PynetnsError):
     """This machine cannot do it now; the message names the remedy."""
 

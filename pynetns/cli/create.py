@@ -77,6 +77,8 @@ CREATE_OPTIONS = (
     Option("--stop-signal", "stop_signal", "SIGNAL", "Signal that stops it"),
     Option("--stop-timeout", "stop_timeout", "SECONDS", "How long to wait before SIGKILL"),
     Option("--restart", "restart_policy", "POLICY", "Restart policy: no"),
+    Option("--log-driver", "log_driver", "DRIVER", "Where output goes: json-file, local or none"),
+    Option("--log-opt", "log_opts", "NAME=VALUE", "Option of the log driver", many=True),
     Option("--cidfile", "cidfile", "FILE", "Write the container's id to a file"),
 )
 RUN_OPTIONS = (
@@ -86,11 +88,12 @@ RUN_OPTIONS = (
     Option("--trace", "trace", "FILE", "Write the steps of the start as Chrome trace JSON"),
     *CREATE_OPTIONS,
 )
-_OWN = ("env", "env_file", "cidfile", "detach_keys", "sig_proxy", "trace")
+_OWN = ("env", "env_file", "cidfile", "detach_keys", "sig_proxy", "trace", "log_driver", "log_opts")
 
 
 def keywords(values: Values) -> dict[str, Any]:
     """The options as keywords of `containers.create`. Reads environment and --env-file."""
+    from ..model.log_config import parse_log_opts
     from ..model.parse import parse_env, parse_env_file, parse_restart
 
     found = {name: value for name, value in values.items() if name not in _OWN}
@@ -109,6 +112,9 @@ def keywords(values: Values) -> dict[str, Any]:
     if "rootfs" in found:
         found["rootfs"] = os.path.abspath(found["rootfs"])
     parse_restart(found.pop("restart_policy", None))
+    if "log_driver" in values or "log_opts" in values:
+        options = parse_log_opts(values.get("log_opts", ()))
+        found["log_config"] = {"Type": values.get("log_driver", ""), "Config": options}
     return found
 
 

@@ -58,6 +58,7 @@ GLOBAL_OPTIONS = (
     Option("--exec-root", "exec_root", "DIR", "What a reboot voids (default /run/pynetns)"),
     Option("--bridge", "bridge", "NAME", "The bridge device (default pynetns0)"),
     Option("--bip", "bip", "CIDR", "The bridge's address, e.g. 172.30.0.1/16"),
+    Option("--config-file", "config_file", "FILE", "Defaults (/etc/pynetns/daemon.json)"),
     Option("--debug", "debug", "", "Log every step, and a traceback with an error"),
     Option("-v --version", "version", "", "Print the version"),
     HELP,
@@ -97,7 +98,7 @@ class Context:
             self._engine.close()
 
 
-_ENGINE_OPTIONS = ("root", "exec_root", "bridge", "bip")
+_ENGINE_OPTIONS = ("root", "exec_root", "bridge", "bip", "config_file")
 
 
 def command_of(verb: str) -> Command:

@@ -27,6 +27,7 @@ from .stop import container_kill, container_stop, container_wait
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
+    from ..streams.logs import Moment
     from .core import Engine
 
 
@@ -144,14 +145,51 @@ class Container:
         self._engine.shim.resize(self.id, rows, columns)
 
     @overload
-    def logs(self, *, stream: Literal[False] = False, **options: Any) -> bytes: ...
+    def logs(
+        self, stdout: bool = True, stderr: bool = True, stream: Literal[False] = False,
+        timestamps: bool = False, tail: str | int = "all", since: Moment | None = None,
+        follow: bool | None = None, until: Moment | None = None, *, details: bool = False,
+    ) -> bytes: ...  # fmt: skip
     @overload
-    def logs(self, *, stream: Literal[True], **options: Any) -> Iterator[bytes]: ...
-    def logs(self, *, stream: bool = False, **options: Any) -> bytes | Iterator[bytes]:
-        """Its output. Options: stdout, stderr, timestamps, tail ("all" or a number), since, until
-        (seconds since the epoch), follow. With `stream` an iterator of chunks, else bytes."""
-        chunks = (data for _, data in copy_logs(self._engine, self.id, **options))
-        return chunks if stream else b"".join(chunks)
+    def logs(
+        self, stdout: bool = True, stderr: bool = True, *, stream: Literal[True],
+        timestamps: bool = False, tail: str | int = "all", since: Moment | None = None,
+        follow: bool | None = None, until: Moment | None = None, details: bool = False,
+    ) -> Iterator[bytes]: ...  # fmt: skip
+    def logs(
+        self,
+        stdout: bool = True,
+        stderr: bool = True,
+        stream: bool = False,
+        timestamps: bool = False,
+        tail: str | int = "all",
+        since: Moment | None = None,
+        follow: bool | None = None,
+        until: Moment | None = None,
+        *,
+        details: bool = False,
+    ) -> bytes | Iterator[bytes]:
+        """Its output as bytes, or with `stream` as an iterator of lines as they come.
+
+        tail: "all" or a number of lines. since, until: seconds since the epoch or a datetime (UTC
+        when it has no zone). follow: until the container ends; None is the value of `stream`, as in
+        docker-py. NotSupported when its log driver keeps none.
+        """
+        chunks = copy_logs(
+            self._engine,
+            self.id,
+            stdout=stdout,
+            stderr=stderr,
+            timestamps=timestamps,
+            details=details,
+            tail=tail,
+            since=since,
+            until=until,
+            follow=stream if follow is None else follow,
+            apart=stream,
+        )
+        lines = (data for _, data in chunks)
+        return lines if stream else b"".join(lines)
 
     def exec_run(
         self,

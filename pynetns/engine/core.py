@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import (
@@ -33,6 +33,7 @@ from .container import ContainerCollection
 from .exec_root import claim_exec_root
 from .images import ImageCollection
 from .record import ContainerRecord, container_directory, read_record
+from .settings import load_settings
 
 DEFAULT_ROOT = "/var/lib/pynetns"
 DEFAULT_EXEC_ROOT = "/run/pynetns"
@@ -47,9 +48,12 @@ class Engine:
     (default /run/pynetns, or PYNETNS_EXEC_ROOT); a private tmpfs is mounted there. bridge: name of
     the bridge device; bip: its address as CIDR, e.g. "172.30.0.1/16" (both chosen when absent).
     mtu in bytes; dns, dns_search, dns_options: defaults for containers that name none.
+    log_driver, log_opts: defaults over those of the configuration files: config_file (default
+    /etc/pynetns/daemon.json, where there is one) and `<root>/daemon.json`.
 
-    Raises Unavailable (not root, read-only or full disk) and StateDamaged. A context manager;
-    `close` releases descriptors, containers go on.
+    Raises InvalidParameter (a value, or a configuration file, which it names), Unavailable (not root,
+    read-only or full disk) and StateDamaged. A context manager; `close` releases descriptors,
+    containers go on.
     """
 
     def __init__(
@@ -63,6 +67,9 @@ class Engine:
         dns: Sequence[str] = (),
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
+        log_driver: str | None = None,
+        log_opts: Mapping[str, str] | None = None,
+        config_file: str | None = None,
         kernel: Kernel | None = None,
     ) -> None:
         self.root = os.path.realpath(root or os.environ.get("PYNETNS_ROOT") or DEFAULT_ROOT)
@@ -71,6 +78,7 @@ class Engine:
         )
         if bridge is not None:
             check_bridge_name(bridge)
+        self.settings = load_settings(self.root, config_file, log_driver, log_opts)
         self.kernel = kernel or Kernel()
         self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
         self._make_root()
@@ -200,6 +208,7 @@ class Engine:
             "ContainersStopped": len(rows) - status.count("running") - status.count("paused"),
             "Images": len(self.image_store.list()),
             "Driver": "overlay2",
+            "LoggingDriver": self.settings.log_config.type or "json-file",
             "DockerRootDir": self.root,
             "ExecRoot": self.exec_root,
             "Bridge": self.network.bridge_name,

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import secrets
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, InvalidParameter, NotFound, clear_errors
 from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
+from ..model.log_config import resolve
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
 from ..network.host_files import create_files
@@ -56,7 +58,11 @@ def container_create(
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)
         config = merge_image_config(config, image)
-        host_config = replace(host_config, security_opt=inline_profiles(host_config.security_opt))
+        host_config = replace(
+            host_config,
+            security_opt=inline_profiles(host_config.security_opt),
+            log_config=resolve(host_config.log_config, engine.settings.log_config),
+        )
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
         make_container(engine, record, name)
@@ -179,13 +185,22 @@ def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Un
     for sub in SUBDIRECTORIES:
         make_directory(f"{directory}/{sub}", 0o700)
     create_files(directory, record.hostname)
-    log = os.open(log_path(engine.root, record.id), os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    try:
-        set_mode(log, 0o640)
-    finally:
-        os.close(log)
+    create_log(log_path(engine.root, record))
     undo.push(engine.rootfs.remove_layer, record.id)
     engine.rootfs.create_layer(record.id)
     write_record(engine.root, record, name)
     engine.remember_record(record)
     undo.push(engine.forget_record, record.id)
+
+
+def create_log(path: str) -> None:
+    """An empty log, so that a reader finds one from the beginning; "" is none."""
+    if not path:
+        return
+    with suppress(FileExistsError):
+        make_directory(os.path.dirname(path), 0o700)  # local-logs
+    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+    try:
+        set_mode(log, 0o640)
+    finally:
+        os.close(log)

@@ -22,6 +22,8 @@ def inspect_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:
     """Docker's ContainerInspect object."""
     record = engine.record(row.id)
     directory = container_directory(engine.root, row.id)
+    # Docker shows no other path: the format of driver local is its own affair
+    driver = record.host_config.log_config.type
     config = to_json(record.config)
     config["Hostname"] = record.hostname
     config["Cmd"], config["Entrypoint"] = config["Cmd"] or None, config["Entrypoint"] or None
@@ -35,7 +37,7 @@ def inspect_json(engine: Engine, row: ContainerRow) -> dict[str, Any]:
         "ResolvConfPath": f"{directory}/resolv.conf",
         "HostnamePath": f"{directory}/hostname",
         "HostsPath": f"{directory}/hosts",
-        "LogPath": log_path(engine.root, row.id),
+        "LogPath": log_path(engine.root, record) if driver == "json-file" else "",
         "Name": f"/{row.name}",
         "RestartCount": 0,
         "Driver": "overlay2",
@@ -83,7 +85,6 @@ def host_config_json(host_config: HostConfig) -> dict[str, Any]:
     ] or None
     tmpfs = {m.target: m.tmpfs_options for m in host_config.mounts if m.type == "tmpfs"}
     document["Tmpfs"] = tmpfs or None
-    document["LogConfig"] = {"Type": "json-file", "Config": {}}
     document["RestartPolicy"] = {"Name": "no", "MaximumRetryCount": 0}
     return document
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..runtime.task import Attach
 from ..streams.pipes import unread
-from .record import log_path
+from .record import ContainerRecord, log_path
 
 if TYPE_CHECKING:
+    from ..streams.logs import Wanted
     from .core import Engine
 
 
@@ -106,28 +107,35 @@ def copy_logs(
     engine: Engine,
     container_id: str,
     *,
-    stdout: bool = True,
-    stderr: bool = True,
-    timestamps: bool = False,
-    tail: str | int = "all",
-    since: float | None = None,
-    until: float | None = None,
     follow: bool = False,
+    reader_fd: int = -1,
+    **options: Any,
 ) -> Iterator[tuple[str, bytes]]:
-    """(stream, bytes) of a container's log. With `follow` until the container has ended."""
+    """(stream, bytes) of a container's log; `options` are those of streams.logs.choose.
+
+    With `follow` until the container has ended, or whoever reads what we write to `reader_fd` has
+    gone. NotSupported, before anything is read, when its log driver keeps none.
+    """
+    from ..streams.logs import choose
+
+    record = engine.record(container_id)
+    wanted = choose(record.host_config.log_config.type, **options)
+    return _copy_logs(engine, record, wanted, follow, reader_fd)
+
+
+def _copy_logs(
+    engine: Engine, record: ContainerRecord, wanted: Wanted, follow: bool, reader_fd: int
+) -> Iterator[tuple[str, bytes]]:
     from ..streams.logs import read_logs
 
-    ended = engine.shim.waiter(container_id) if follow and _running(engine, container_id) else -1
+    ended = engine.shim.waiter(record.id) if follow and _running(engine, record.id) else -1
     try:
-        options: dict[str, Any] = {"since": since, "until": until, "tail": tail}
         yield from read_logs(
-            log_path(engine.root, container_id),
-            stdout=stdout,
-            stderr=stderr,
-            timestamps=timestamps,
+            log_path(engine.root, record),
+            wanted,
             follow=ended >= 0,
             ended_fd=ended,
-            **options,
+            reader_fd=reader_fd,
         )
     finally:
         if ended >= 0:

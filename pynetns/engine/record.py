@@ -11,11 +11,12 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import StateDamaged, System, Unavailable
-from ..model.config import Config, HostConfig, from_json, to_json
+from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
+from ..model.log_config import resolve
 
 _VERSION = 2  # of config.v2.json, as its name says
 
@@ -44,16 +45,26 @@ def container_directory(root: str, container_id: str) -> str:
     return f"{root}/containers/{container_id}"
 
 
-def log_path(root: str, container_id: str) -> str:
-    """The container's json log."""
-    return f"{root}/containers/{container_id}/{container_id}-json.log"
+def log_path(root: str, record: ContainerRecord) -> str:
+    """The file that the container's log is written to, "" when its driver keeps none. The rotated
+    ones are beside it. Source: moby container.StartLogger."""
+    directory = container_directory(root, record.id)
+    name = log_name(record)
+    return f"{directory}/{name}" if name else ""
+
+
+def log_name(record: ContainerRecord) -> str:
+    """The path of the log within the container's directory."""
+    names = {"json-file": f"{record.id}-json.log", "local": "local-logs/container.log"}
+    return names.get(record.host_config.log_config.type, "")
 
 
 _FILES = (
     "config.v2.json", "hostconfig.json", "hosts", "hostname", "resolv.conf", "resolv.conf.hash",
-    "config.v2.json.tmp", "hostconfig.json.tmp",
+    "config.v2.json.tmp", "hostconfig.json.tmp", "local-logs/container.log",
 )  # fmt: skip
 SUBDIRECTORIES = ("checkpoints", "mounts")
+_DIRECTORIES = (*SUBDIRECTORIES, "local-logs")
 
 
 def remove_container_directory(root: str, container_id: str) -> None:
@@ -63,10 +74,10 @@ def remove_container_directory(root: str, container_id: str) -> None:
     have run out. Only a directory with more in it is listed.
     """
     directory = container_directory(root, container_id)
-    for path in (log_path(root, container_id), *(f"{directory}/{name}" for name in _FILES)):
+    for name in (f"{container_id}-json.log", *_FILES):
         with suppress(OSError):
-            os.unlink(path)
-    for name in SUBDIRECTORIES:
+            os.unlink(f"{directory}/{name}")
+    for name in _DIRECTORIES:
         with suppress(OSError):
             os.rmdir(f"{directory}/{name}")
     try:
@@ -133,8 +144,8 @@ def read_record(root: str, container_id: str) -> ContainerRecord:
 
 
 def _with_host_config(record: ContainerRecord, host_config: HostConfig) -> ContainerRecord:
-    from dataclasses import replace
-
+    if not host_config.log_config.type:  # made before there were log options
+        host_config = replace(host_config, log_config=resolve(LogConfig(), LogConfig()))
     return replace(record, host_config=host_config)
 
 

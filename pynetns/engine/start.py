@@ -217,12 +217,7 @@ def create_task(
     with step("create_task"):
         directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        log = os.open(
-            log_path(engine.root, container.id),
-            os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC,
-            0o640,
-        )
-        scope.callback(os.close, log)
+        log = open_log(engine, container.record, scope)
         go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
         scope.callback(os.close, go_reader)
         task = Task(
@@ -240,6 +235,16 @@ def create_task(
         task.create(render_plan(spec.oci, handles, spec.seccomp, attach.winsize))
         write_bundle(directory, spec.json())
         return task
+
+
+def open_log(engine: Engine, record: ContainerRecord, scope: ExitStack) -> int:
+    """The log to append to, -1 for none."""
+    path = log_path(engine.root, record)
+    if not path:
+        return -1
+    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    scope.callback(os.close, fd)
+    return fd
 
 
 def open_handles(

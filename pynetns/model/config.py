@@ -51,6 +51,14 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class LogConfig:
+    """Where output goes: a driver's name and its options. "" is the engine's default driver."""
+
+    type: str = ""
+    config: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """The portable half of a container's configuration."""
 
@@ -117,6 +125,7 @@ class HostConfig:
     readonly_paths: tuple[str, ...] | None = None
     rootfs: str = ""  # --rootfs DIR: copy-on-write over this directory instead of an image
     ip_address: str = ""  # --ip on the network of network_mode
+    log_config: LogConfig = LogConfig()
 
 
 # Where snake_case -> CamelCase does not give Docker's spelling.
@@ -128,8 +137,11 @@ _JSON_NAMES = {
     "dns_options": "DnsOptions",
     "ip_address": "IPAddress",
 }
-_MAPS = {"labels", "sysctls"}
+_MAPS = {"labels", "sysctls", "config"}
 _ITEMS: dict[str, type] = {"mounts": Mount, "ulimits": Ulimit, "devices": DeviceMapping}
+_OBJECTS: dict[str, type] = {"log_config": LogConfig}
+# What a record of an earlier version may lack: then the field's default holds.
+_LATER = {"log_config"}
 
 
 def _json_name(attr: str) -> str:
@@ -149,6 +161,8 @@ def to_json(obj: Any) -> dict[str, Any]:
             value = {port: [to_json(b) for b in bindings] for port, bindings in value}
         elif field.name in _ITEMS:
             value = [to_json(item) for item in value]
+        elif field.name in _OBJECTS:
+            value = to_json(value)
         elif isinstance(value, tuple):
             value = list(value)
         out[_json_name(field.name)] = value
@@ -159,7 +173,10 @@ def from_json(cls: type, data: dict[str, Any]) -> Any:
     """The inverse of `to_json`. Raises KeyError or TypeError on a damaged document."""
     values: dict[str, Any] = {}
     for field in fields(cls):
-        value = data[_json_name(field.name)]
+        name = _json_name(field.name)
+        if field.name in _LATER and name not in data:
+            continue
+        value = data[name]
         if field.name in _MAPS:
             value = tuple(value.items())
         elif field.name == "exposed_ports":
@@ -170,6 +187,8 @@ def from_json(cls: type, data: dict[str, Any]) -> Any:
             )
         elif field.name in _ITEMS:
             value = tuple(from_json(_ITEMS[field.name], item) for item in value)
+        elif field.name in _OBJECTS:
+            value = from_json(_OBJECTS[field.name], value)
         elif isinstance(value, list):
             value = tuple(value)
         values[field.name] = value

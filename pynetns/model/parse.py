@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidParameter
 from .config import Config, HostConfig, PortBinding
+from .log_config import parse_log_config
 from .parse_lists import (
     parse_add_host,
     parse_device,
@@ -170,6 +171,7 @@ _HOST_CONFIG = {
     "uts_mode": Field("--uts", parse_text, "uts_mode"),
     "rootfs": Field("--rootfs", parse_text, "rootfs"),
     "ip": Field("--ip", parse_ipv4, "ip_address"),
+    "log_config": Field("log_config", parse_log_config, "log_config"),
 }
 # Known to docker-py, not to this engine: refused when given a value, with what to do instead.
 # fmt: off
@@ -178,7 +180,7 @@ _REFUSED = dict.fromkeys(
         "blkio_weight", "blkio_weight_device", "cgroupns", "cpu_count", "cpu_percent",
         "cpu_rt_period", "cpu_rt_runtime", "device_cgroup_rules", "device_read_bps",
         "device_read_iops", "device_requests", "device_write_bps", "device_write_iops",
-        "healthcheck", "init_path", "isolation", "kernel_memory", "log_config", "lxc_conf",
+        "healthcheck", "init_path", "isolation", "kernel_memory", "lxc_conf",
         "mem_swappiness", "networking_config", "oom_kill_disable", "platform", "runtime",
         "storage_opt", "use_config_proxy", "userns_mode", "version", "volume_driver",
     ),

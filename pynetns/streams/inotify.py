@@ -1,7 +1,9 @@
-"""Being told that a file has grown: inotify(7), by way of the C library.
+"""Being told that something in a directory has changed: inotify(7), by way of the C library.
 
-Owns: one watch on one file. Used only by followers of logs, so that nothing ever has to look again
-and again.
+Owns: one watch on one directory. Used only by followers of logs, so that nothing ever has to look
+again and again. Any container may use up all instances of its user (fs.inotify.max_user_instances,
+128, counted for uid 0 of the host and of every container together): a watch that gets none looks at
+growing intervals instead, and takes an instance as soon as there is one.
 """
 
 from __future__ import annotations
@@ -9,50 +11,70 @@ from __future__ import annotations
 import ctypes
 import os
 import select
+from collections.abc import Sequence
 
 _IN_CLOEXEC = os.O_CLOEXEC
 _IN_NONBLOCK = os.O_NONBLOCK
-_IN_MODIFY = 0x2
+# a file in it was written to, was made, was renamed
+_EVENTS = 0x2 | 0x100 | 0x80
+_PAUSES = (0.01, 0.5)  # seconds: the first between two looks, and the longest
 
 
-class ModifyWatch:
-    """A watch on the file that is open as `fd`. A context manager; OSError when the machine has no
-    inotify watch left (fs.inotify.max_user_watches, max_user_instances)."""
+class DirectoryWatch:
+    """A watch on the directory that is open as `fd` (the caller's). A context manager. `wait`
+    returns at once where something has changed since the watch was made."""
 
     def __init__(self, fd: int) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
-        self.fd = libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
-        if self.fd < 0:
-            raise _os_error("inotify_init1")
-        # by descriptor: the file may have lost its name by now
-        path = f"/proc/self/fd/{fd}".encode()
-        if libc.inotify_add_watch(self.fd, path, _IN_MODIFY) < 0:
-            error = _os_error("inotify_add_watch")
-            os.close(self.fd)
-            raise error
+        self._directory = fd
+        self._pause = _PAUSES[0]
+        self.fd = _watch(fd)
 
-    def wait(self, other_fd: int = -1, timeout: float | None = None) -> bool:
-        """Wait until the file has changed, `other_fd` is readable or `timeout` seconds are over.
+    def wait(
+        self,
+        readable: Sequence[int] = (),
+        hung_up: Sequence[int] = (),
+        timeout: float | None = None,
+        *,
+        idle: bool = True,
+    ) -> set[int]:
+        """Wait for a change, for one of `readable` to be so, for the other end of one of `hung_up`
+        to be closed, or for `timeout` seconds. The descriptors of both lists that are ready.
 
-        True when `other_fd` is readable.
+        idle: whether the last look found nothing. Without inotify the intervals then grow.
         """
+        if self.fd < 0:
+            self.fd = _watch(self._directory)
+            if self.fd >= 0:
+                return set()  # what changed before that nobody has told us
+            self._pause = min(self._pause * 2, _PAUSES[1]) if idle else _PAUSES[0]
+            timeout = self._pause if timeout is None else min(timeout, self._pause)
         poll = select.poll()
-        poll.register(self.fd, select.POLLIN)
-        if other_fd >= 0:
-            poll.register(other_fd, select.POLLIN)
-        ready = poll.poll(None if timeout is None else max(0.0, timeout * 1000))
-        fds = {fd for fd, _ in ready}
-        if self.fd in fds:
-            os.read(self.fd, 4096)  # what happened is not needed, only that it did
-        return other_fd in fds
+        if self.fd >= 0:
+            poll.register(self.fd, select.POLLIN)
+        for fd in hung_up:
+            poll.register(fd, 0)  # POLLERR and POLLHUP are always told
+        for fd in readable:
+            poll.register(fd, select.POLLIN)
+        ready = {fd for fd, _ in poll.poll(None if timeout is None else max(0.0, timeout * 1000))}
+        if self.fd in ready:
+            os.read(self.fd, 65536)  # what happened is not needed, only that it did
+        return ready - {self.fd}
 
-    def __enter__(self) -> ModifyWatch:
+    def __enter__(self) -> DirectoryWatch:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            os.close(self.fd)
 
 
-def _os_error(call: str) -> OSError:
-    number = ctypes.get_errno()
-    return OSError(number, f"{os.strerror(number)} (see sysctl fs.inotify)", call)
+def _watch(directory: int) -> int:
+    """A new instance with a watch on `directory`; -1 when the machine has none left."""
+    libc = ctypes.CDLL(None)
+    fd: int = libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
+    # by descriptor: the directory may have lost its name by now
+    path = f"/proc/self/fd/{directory}".encode()
+    if fd >= 0 and libc.inotify_add_watch(fd, path, _EVENTS) < 0:
+        os.close(fd)
+        return -1
+    return fd

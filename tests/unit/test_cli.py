@@ -68,6 +68,7 @@ def run(engine: FakeEngine, capfd: pytest.CaptureFixture[str]) -> Run:
         ("stop -t soon x", "pynetns: --time 'soon' : must be a whole number"),
         ("kill -s NONE x", "pynetns: --signal 'NONE' : must be a signal's name"),
         ("logs --tail many x", "pynetns: --tail 'many' : must be a number of lines, or all"),
+        ("run --log-driver syslog host", "pynetns: --log-driver 'syslog' : no log driver named"),
         ("logs --since noon x", "pynetns: --since 'noon' : must be a time"),
         ("ps -f name", "pynetns: --filter 'name' : must be KEY=VALUE"),
         ("ps --format {{.X", "pynetns: --format : '{{.X' is not closed"),
@@ -144,7 +145,8 @@ def test_every_option_of_run_is_a_keyword_that_the_engine_takes() -> None:
         ["a:1.2.3.4"], "mounts": ["type=tmpfs,target=/t"], "tmpfs": ["/t"], "ulimits": ["core=1"],
         "sysctls": ["net.a=1"], "dns": ["1.1.1.1"], "ip": "1.2.3.4", "stop_signal": "TERM",
         "mac_address": "02:00:00:00:00:01", "user": "0", "network": "none", "labels": ["a"],
-        "restart_policy": "no", "env": ["A=1"], "env_file": ["/dev/null"],
+        "restart_policy": "no", "env": ["A=1"], "env_file": ["/dev/null"], "log_driver": "none",
+        "log_opts": ["max-size=1m"],
     }  # fmt: skip
     plain = build_configs("host")
     own = ("name", "env_file", "cidfile", "detach_keys", "sig_proxy", "trace", "restart_policy")
