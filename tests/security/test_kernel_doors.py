@@ -263,6 +263,26 @@ def test_abstract_sockets(attack, attempt, engine, workshop, network):
             this.verdict(outcome.lines("CONNECTED"), outcome)
 
 
+def test_image_host_without_the_engine(attack, attempt, running, engine, workshop):
+    """Image `host` is the machine's own files; the engine's state and sockets are not among them."""
+    this = attack("image host", "the engine's database, socket, records, other containers' files")
+    other = running(workshop.tree(), ["sh", "-c", "echo x > /file; exec /attack sleep"])
+    wait_for_line(other, "sleeping")
+    paths = [
+        f"{engine.root}/pynetns.db", f"{engine.root}/containers/{other.id}/config.v2.json",
+        f"{engine.root}/overlay2/{other.id}/diff/file", f"{engine.exec_root}/tasks/{other.id}",
+        f"{engine.exec_root}/shim.sock", "/run/docker.sock", "/var/run/docker.sock", "/run/systemd",
+    ]  # fmt: skip
+    command = [str(workshop.attack), "open", "r", *paths]
+    control = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    this.control(control.count("OPENED") >= 4, f"on the host: {control}")
+    volumes = [f"{workshop.attack}:/attack:ro"]
+    outcome = attempt("host", ["/attack", "open", "r", *paths], volumes=volumes)
+    assert "shim.sock" in outcome
+    opened = [line for line in outcome.lines("OPENED") if not line.endswith("/run/systemd")]
+    this.verdict(opened, outcome)
+
+
 def test_layers_are_closed_to_the_hosts_users(attack, running, engine, workshop):
     """CVE-2021-41091: set-uid programs of a container, run by a user of the host."""
     this = attack(

@@ -17,7 +17,7 @@ import pytest
 from pynetns.runtime.spec import MASKED_PATHS, READONLY_PATHS
 
 from .conftest import stop_and_read, wait_for_line
-from .images import DESCRIPTORS
+from .images import SOME_DESCRIPTORS
 
 MASKS = [f"m{path}" for path in MASKED_PATHS]
 PATHS = [*MASKS, *(f"r{path}" for path in READONLY_PATHS)]
@@ -25,7 +25,7 @@ SHOW_MASKS = ["/attack", "integrity", *MASKS]
 INTEGRITY = ["/attack", "integrity", *PATHS]
 # Readable and telling, but no path that a start writes to.
 KERNEL_FILE = "/proc/sys/kernel/core_pattern"
-RACES = 40
+RACES = 30
 
 
 def device_directory(path: Path) -> Path:
@@ -133,7 +133,7 @@ def replace_terminal(devices: Path, victim, what: str) -> str:
 def test_console_of_a_volume(attack, attempt, workshop, victim, tmp_path):
     """A terminal's file replaced: the bind mount of /dev/console lands on, or shows, something else."""
     root, verdicts = workshop.tree(), []
-    consoles = [f"console {number}" for number in (0, *DESCRIPTORS)]
+    consoles = [f"console {number}" for number in (0, *SOME_DESCRIPTORS)]
     for what in ("pts", "pts, ptmx a pipe", "pts, ptmx a secret", *consoles):
         devices = device_directory(tmp_path / what)
         target = replace_terminal(devices, victim, what)
