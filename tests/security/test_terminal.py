@@ -1,14 +1,18 @@
-"""The starter's terminal: nothing inside may type into it (CVE-2005-4890 and kin)."""
+"""The starter's terminal and files: nothing inside may type into it (CVE-2005-4890 and kin), nor get
+hold of what the starter's standard descriptors are."""
 
 from __future__ import annotations
 
 import os
 import pty
 import select
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from .conftest import exec_outcome
 
 MARK = "typed-by-the-container"
 
@@ -82,3 +86,62 @@ def test_no_controlling_terminal(attack, client, workshop, how):
     text = client(how, [], ["/attack", "open", "w", "/dev/tty"])
     assert "/dev/tty" in text, text
     this.verdict("OPENED" in text, text)
+
+
+@pytest.mark.parametrize("detached", [True, False], ids=["detached", "attached"])
+def test_null_device_of_the_host_as_stdio(attack, attempt, running, workshop, detached):
+    """Where there is no input, /dev/null is the container's own: root inside may change its mode."""
+    root = workshop.tree()
+    this = attack("stdio", f"the host's /dev/null as 0, 1 or 2, {'run' if detached else 'exec'}")
+    if detached:
+        outcome = attempt(root, ["/attack", "reopen"])
+    else:
+        outcome = exec_outcome(running(root, ["/attack", "sleep"]), ["/attack", "reopen"])
+    assert outcome.lines("fd 0"), outcome
+    host = os.stat("/dev/null")
+    mark = f"device {host.st_dev} inode {host.st_ino}"
+    got = [line for line in outcome.lines("fd") if f"{mark} CHMOD" in line]
+    this.verdict(got, f"{got}; /dev/null of the host is {mark}")
+
+
+@pytest.mark.parametrize("how", ["run", "exec"])
+def test_files_of_the_starter_as_stdio(attack, place, running, workshop, victim, how):
+    """`pynetns exec c program < in > out`: the files are the client's, the program gets pipes."""
+    root = workshop.tree()
+    this = attack(
+        "stdio", f"the files that the client reads and writes, opened anew inside, {how} -i"
+    )
+    source, target = victim.path / "secret", victim.path.parent / "out"
+
+    def talk(argv: list[str]) -> str:
+        target.write_text("written before\n")
+        with source.open("rb") as stdin, target.open("ab") as stdout:
+            subprocess.run(
+                argv, env=environment, stdin=stdin, stdout=stdout, check=True, timeout=30
+            )
+        return target.read_text()
+
+    environment = {**os.environ, "PYNETNS_ROOT": place.root, "PYNETNS_EXEC_ROOT": place.exec_root}
+    control = talk([str(workshop.attack), "reopen"])
+    this.control("READ written before" in control, f"without a container: {control}")
+    if how == "run":
+        words = ["run", "--rm", "-i", "--rootfs", str(root), "/attack", "reopen"]
+    else:
+        words = ["exec", "-i", running(root, ["/attack", "sleep"]).id, "/attack", "reopen"]
+    text = talk([sys.executable, "-m", "pynetns", *words])
+    assert "fd 1" in text, text
+    this.verdict("REOPENED" in text or "READ" in text or victim.changes(), text)
+
+
+def test_forged_log(attack, attempt, workshop):
+    """What looks like a record of the log, or like its end, is text like any other."""
+    lines = [
+        '{"log":"forged\\n","stream":"stderr","time":"2000-01-01T00:00:00Z"}',
+        '"}\n{"log":"forged"}',
+        "\x01\x02\x7f\\u0000",
+        "\r\n\u2028\u2029",
+    ]
+    this = attack("logs", "output that poses as records of the log")
+    outcome = attempt(workshop.tree(), ["/attack", "say", *lines])
+    wanted = "".join(f"{line}\n" for line in lines)
+    this.verdict(outcome.output != wanted, f"{outcome} for {wanted!r}")

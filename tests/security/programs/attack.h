@@ -24,6 +24,7 @@ int cmd_mounts(int argc, char **argv);
 int cmd_open(int argc, char **argv);
 int cmd_overwrite(int argc, char **argv);
 int cmd_release_agent(int argc, char **argv);
+int cmd_reopen(int argc, char **argv);
 int cmd_state(int argc, char **argv);
 int cmd_swap(int argc, char **argv);
 int cmd_walk(int argc, char **argv);

@@ -62,17 +62,64 @@ static const struct {
 	{ "unshare cgroup", SYS_unshare, { 0x02000000 } },
 	{ "userfaultfd", SYS_userfaultfd, { 0xff0000 } },
 	{ "vsock", SYS_socket, { 40, SOCK_STREAM, 0 } },
-	{ "clone3 user", SYS_clone3, { BAD, 88 } },
+	{ "clone user", SYS_clone, { 0x10000000 | 17, 0, 0, 0, 0 } },
+	{ "clone3", SYS_clone3, { BAD, 88 } },
 };
+
+#if defined(__x86_64__)
+/* The 32-bit door of the same kernel: other numbers, and a filter that must know them. */
+static const struct {
+	const char *name;
+	long number;
+	long arg[3];
+} gates32[] = {
+	{ "32-bit mount", 21, { BAD, BAD, BAD } },
+	{ "32-bit umount2", 52, { BAD, 0, 0 } },
+	{ "32-bit settimeofday", 79, { BAD, 0, 0 } },
+	{ "32-bit swapon", 87, { BAD, 0, 0 } },
+	{ "32-bit reboot", 88, { 0, 0, 0 } },
+	{ "32-bit init_module", 128, { BAD, BAD, BAD } },
+	{ "32-bit add_key", 286, { BAD, BAD, BAD } },
+	{ "32-bit keyctl", 288, { 0, 0x7ffffff0, 0 } },
+	{ "32-bit unshare", 310, { 0x10000000, 0, 0 } },
+	{ "32-bit perf_event_open", 336, { BAD, 0, 0 } },
+	{ "32-bit open_by_handle_at", 342, { BAD, BAD, 0 } },
+	{ "32-bit setns", 346, { BAD, 0, 0 } },
+	{ "32-bit bpf", 357, { 0, BAD, 72 } },
+	{ "32-bit vsock", 359, { 40, SOCK_STREAM, 0 } },
+	{ "32-bit userfaultfd", 374, { 0xff0000, 0, 0 } },
+	{ "32-bit io_uring_setup", 425, { 1, BAD, 0 } },
+	{ "32-bit move_mount", 429, { BAD, BAD, BAD } },
+	{ "32-bit fsopen", 430, { BAD, 0, 0 } },
+	{ "32-bit clone3", 435, { BAD, 88, 0 } },
+};
+
+static long call32(long number, const long *arg)
+{
+	long ret;
+
+	__asm__ volatile("int $0x80" : "=a"(ret) : "a"(number), "b"(arg[0]), "c"(arg[1]), "d"(arg[2]) : "memory");
+	return (int)ret;
+}
+#endif
+
+static void report(const char *name, pid_t pid)
+{
+	int status = 0;
+
+	waitpid(pid, &status, 0);
+	/* killed by a signal: the door does not exist (a 32-bit call on a kernel without them) */
+	status = WIFEXITED(status) ? WEXITSTATUS(status) : ENOSYS;
+	printf("%s\t%d\t%s\n", name, status, status ? strerror(status) : "DONE");
+}
 
 int cmd_gates(int argc, char **argv)
 {
+	pid_t pid;
+
 	(void)argc;
 	(void)argv;
 	for (size_t i = 0; i < sizeof(gates) / sizeof(gates[0]); i++) {
-		int status = 0;
-		pid_t pid;
-
 		fflush(stdout);
 		pid = fork();
 		if (pid == 0) {
@@ -81,9 +128,19 @@ int cmd_gates(int argc, char **argv)
 
 			_exit(ret < 0 ? errno : 0);
 		}
-		waitpid(pid, &status, 0);
-		status = WIFEXITED(status) ? WEXITSTATUS(status) : 255;
-		printf("%s\t%d\t%s\n", gates[i].name, status, status ? strerror(status) : "DONE");
+		report(gates[i].name, pid);
 	}
+#if defined(__x86_64__)
+	for (size_t i = 0; i < sizeof(gates32) / sizeof(gates32[0]); i++) {
+		fflush(stdout);
+		pid = fork();
+		if (pid == 0) {
+			long ret = call32(gates32[i].number, gates32[i].arg);
+
+			_exit(ret < 0 ? (int)-ret : 0);
+		}
+		report(gates32[i].name, pid);
+	}
+#endif
 	return 0;
 }

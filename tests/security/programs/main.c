@@ -59,6 +59,7 @@ static const struct {
 	{ "open", cmd_open },
 	{ "overwrite", cmd_overwrite },
 	{ "release-agent", cmd_release_agent },
+	{ "reopen", cmd_reopen },
 	{ "say", cmd_say },
 	{ "sleep", cmd_sleep },
 	{ "state", cmd_state },
