@@ -23,6 +23,11 @@ MASKS = [f"m{path}" for path in MASKED_PATHS]
 PATHS = [*MASKS, *(f"r{path}" for path in READONLY_PATHS)]
 SHOW_MASKS = ["/attack", "integrity", *MASKS]
 INTEGRITY = ["/attack", "integrity", *PATHS]
+DOCKER_MASKS = (
+    "/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys",
+    "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list",
+    "/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware",
+)  # fmt: skip
 # Readable and telling, but no path that a start writes to.
 KERNEL_FILE = "/proc/sys/kernel/core_pattern"
 RACES = 30
@@ -49,6 +54,13 @@ def test_the_check_sees_an_unmasked_path(attempt, workshop):
     outcome = attempt(workshop.tree(), INTEGRITY, security_opt=["systempaths=unconfined"])
     assert "NOT INTACT" in outcome
     assert unmasked(outcome) and any("is writable" in line for line in outcome.lines("FAULT"))
+
+
+def test_all_that_docker_masks_is_masked(attack, attempt, workshop):
+    """A list of the test's own: moby daemon/pkg/oci/defaults.go, v28.2 and v29."""
+    this = attack("masked paths", "each path that Docker masks, whatever the product's list says")
+    outcome = attempt(workshop.tree(), ["/attack", "integrity", *(f"m{p}" for p in DOCKER_MASKS)])
+    this.verdict(unmasked(outcome), outcome)
 
 
 def test_default_container_is_intact(attack, attempt, workshop):
