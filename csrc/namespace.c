@@ -1,5 +1,6 @@
 /* Network namespaces: made without the caller leaving its own, pinned by a bind mount, opened, entered. */
 #include "netlink.h"
+#include "syscalls.h"
 #include "thread.h"
 
 #include <errno.h>
@@ -8,9 +9,9 @@
 #include <linux/magic.h>
 #include <linux/nsfs.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,6 +26,7 @@
 #define CHILD_STACK (32 * 1024) /* some 8 KiB are used */
 #define GUARD (64 * 1024)       /* a multiple of every page size */
 #define LOOPBACK_INDEX 1        /* the first device of every network namespace */
+#define NET_SYSCTLS "/proc/sys/net/core"
 #define IPV6_OFF "/proc/sys/net/ipv6/conf/all/disable_ipv6"
 
 /* Shared with the child, which lives in the caller's memory and descriptor table. */
@@ -39,9 +41,20 @@ static int disable_ipv6(struct pn_error *reterr)
 {
 	_cleanup_close_ int fd = open(IPV6_OFF, O_WRONLY | O_CLOEXEC);
 
-	if (fd < 0) /* a kernel without IPv6 has nothing to turn off */
-		return errno == ENOENT ? 0 : pn_fail(reterr, errno, PN_STEP_SYSCTL, IPV6_OFF);
+	/* A kernel without IPv6 has nothing to turn off; without /proc it would stay on unnoticed. */
+	if (fd < 0 && errno == ENOENT && access(NET_SYSCTLS, F_OK) == 0)
+		return 0;
+	if (fd < 0)
+		return pn_fail(reterr, errno, PN_STEP_SYSCTL, IPV6_OFF);
 	return write(fd, "1", 1) == 1 ? 0 : pn_fail(reterr, errno, PN_STEP_SYSCTL, IPV6_OFF);
+}
+
+/* The namespace of a socket in it, which needs no /proc that shows this thread (Linux 4.9, CAP_NET_ADMIN). */
+static int own_netns(int nl)
+{
+	int fd = ioctl(nl, SIOCGSKNS);
+
+	return fd >= 0 ? fd : open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
 }
 
 /* In the new namespace: system calls only, the child that runs this may share the memory of a suspended thread. */
@@ -49,10 +62,12 @@ static int inside_netns(void *data)
 {
 	struct netns_request *request = data;
 
-	request->fd = open("/proc/thread-self/ns/net", O_RDONLY | O_CLOEXEC);
+	if (pn_nl_open(&request->nl, &request->error) < 0)
+		return -1;
+	request->fd = own_netns(request->nl);
 	if (request->fd < 0)
 		return pn_fail(&request->error, errno, PN_STEP_OPEN, "/proc/thread-self/ns/net");
-	if (pn_nl_open(&request->nl, &request->error) == 0 && request->flags & PN_NETNS_IPV6_OFF)
+	if (request->flags & PN_NETNS_IPV6_OFF)
 		disable_ipv6(&request->error);
 	return 0;
 }
@@ -202,16 +217,15 @@ PN_EXPORT int pn_netns_finish(struct pn_netns_job *job, int *ret_fd, int *ret_nl
 
 PN_EXPORT int pn_ns_pin(int fd, const char *path, struct pn_error *reterr)
 {
-	char source[40];
+	_cleanup_close_ int tree = -1;
 	int saved;
 	int file = open(path, O_RDONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0444);
 
 	if (file < 0)
 		return pn_fail(reterr, errno, PN_STEP_OPEN, path);
 	close(file);
-	/* thread-self: /proc/self/fd is empty once the main thread has ended */
-	snprintf(source, sizeof(source), "/proc/thread-self/fd/%d", fd);
-	if (mount(source, path, NULL, MS_BIND, NULL) == 0)
+	tree = sys_open_tree(fd, "", AT_EMPTY_PATH | OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+	if (tree >= 0 && sys_move_mount(tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH) == 0)
 		return 0;
 	saved = errno;
 	unlink(path);

@@ -104,5 +104,6 @@ void pn_overlay_blame(const struct pn_overlay *overlay, struct pn_error *reterr)
 			blame_upper(overlay, &upper, &work, reterr);
 	}
 	if (!*reterr->detail)
-		say(reterr, "lowerdir", overlay->lowers[0], "");
+		say(reterr, "lowerdir", overlay->lowers[0],
+		    reterr->errnum == ELOOP ? "or another one lies inside one of the others" : "");
 }

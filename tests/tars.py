@@ -39,7 +39,7 @@ def block(name: bytes, kind: bytes, size: int = 0, **fields: bytes) -> bytes:
     """One ustar header, written by hand: also what tarfile would not write. `fields` are raw."""
     raw = bytearray(512)
     parts = {
-        "name": (0, name), "mode": (100, b"0000644\0"), "uid": (108, b"%07o\0" % os.getuid()),
+        "name": (0, name), "mode": (100, b"0000755\0" if kind == b"5" else b"0000644\0"), "uid": (108, b"%07o\0" % os.getuid()),
         "gid": (116, b"%07o\0" % os.getgid()), "raw_size": (124, b"%011o\0" % size),
         "mtime": (136, b"%011o\0" % 1000), "kind": (156, kind), "link": (157, b""),
         "magic": (257, b"ustar\x0000"), "major": (329, b""), "minor": (337, b""),

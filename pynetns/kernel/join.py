@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from .plan import Plan
+from .process import ProcessIdentity
 from .spawn import Process, spawn
 
 CLONE_NEWNS = 0x00020000
@@ -36,7 +37,7 @@ def join_plan(pidfd: int, namespaces: int = ALL) -> Plan:
 
 
 def join(
-    pid: int,
+    process: int | ProcessIdentity,
     args: Sequence[str],
     env: Mapping[str, str] | None = None,
     *,
@@ -44,11 +45,15 @@ def join(
     cwd: str = "/",
     stdio: Sequence[int] = (0, 1, 2),
 ) -> Process:
-    """Execute `args` in the namespaces of process `pid`, with the caller's privileges.
+    """Execute `args` in the namespaces of `process`, with the caller's privileges.
 
-    `namespaces`: CLONE_NEW* bits. Raises KernelError; ProcessLookupError when `pid` is gone.
+    `process`: a pid, or the identity that was recorded of it, which no other process is mistaken
+    for. `namespaces`: CLONE_NEW* bits. Raises KernelError; ProcessLookupError when it has ended.
+
+    Not for namespaces of programs that are not trusted: until it executes, the new process shares
+    the caller's memory, and whoever may trace it in there sees that.
     """
-    pidfd = os.pidfd_open(pid)
+    pidfd = os.pidfd_open(process) if isinstance(process, int) else process.open()
     try:
         plan = join_plan(pidfd, namespaces)
         plan.stdio()

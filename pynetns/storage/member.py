@@ -86,11 +86,13 @@ def copy_sparse(fd: int, member: tarfile.TarInfo, read: Reader) -> None:
 
 def change_time(member: tarfile.TarInfo) -> int:
     """Its time of change in ns since the epoch, within what file systems hold."""
-    whole, _, fraction = member.pax_headers.get("mtime", "").partition(".")
-    try:
-        seconds, nanoseconds = int(whole), int(fraction[:9].ljust(9, "0"))
-    except ValueError:
-        seconds, nanoseconds = int(member.mtime), 0
+    seconds, nanoseconds = int(member.mtime), 0
+    if exact := member.pax_headers.get("mtime"):
+        whole, _, fraction = exact.partition(".")
+        try:
+            seconds, nanoseconds = int(whole), int(fraction[:9].ljust(9, "0"))
+        except ValueError:
+            pass  # no number: what tarfile makes of it
     low, high = _SECONDS
     return min(max(seconds, low), high) * 10**9 + nanoseconds
 

@@ -162,6 +162,25 @@ def test_nothing_of_the_many_layers_reaches_a_shared_mount(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+def test_many_layers_in_a_chroot_are_refused_by_name(tmp_path):
+    """Its "/" is no mount point, so that it cannot be kept from propagating."""
+    lowers = [f"/{os.path.basename(lower)}" for lower in stack_of(tmp_path, 40)]
+    script = (
+        "import os, sys; from pynetns.kernel import Kernel; from pynetns.errors import KernelError\n"
+        "os.chroot(sys.argv[1]); os.chdir('/')\n"
+        "try: Kernel.overlay_mount(sys.argv[2:], readonly=True, append=False)\n"
+        "except KernelError as error: assert '/ must be a mount point' in str(error), error\n"
+        "else: sys.exit('mounted')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(tmp_path), *lowers],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_more_than_500_layers_are_refused(tmp_path):
     for count in (0, 501):
         with pytest.raises(KernelError, match="1 to 500 layers"):

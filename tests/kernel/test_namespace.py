@@ -10,6 +10,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -206,3 +207,72 @@ def test_enter_checks_the_type(namespace):
         namespace.run(enter)
     assert (caught.value.errno, caught.value.step) == (errno.EINVAL, "setns")
     assert CLONE_NEWNET != CLONE_NEWUTS
+
+
+WITHOUT_PROC = """
+import os, sys
+from pynetns.errors import KernelError
+from pynetns.kernel import Kernel
+from pynetns.kernel.mount import overlay_mount
+from pynetns.kernel.namespaces import NetworkNamespace
+from pynetns.kernel.namespace import PendingNamespace
+
+assert not os.path.exists("/proc/self")
+pin, low = sys.argv[1:]
+with NetworkNamespace.create(ipv6_off=False) as made:
+    made.pin(pin)
+    with NetworkNamespace.open(pin) as opened:
+        assert os.path.samestat(os.fstat(made.fd), os.fstat(opened.fd))
+    NetworkNamespace.delete(pin)
+for fd in PendingNamespace(ipv6_off=False).finish():
+    os.close(fd)
+for begin in (lambda: Kernel.netns_create(), lambda: PendingNamespace().finish()):
+    try:
+        begin()
+    except KernelError as error:
+        assert "/proc/sys/net/ipv6" in str(error), error  # never silently left on
+    else:
+        sys.exit("IPv6 was left on without a word")
+os.close(overlay_mount([low, "/etc"], readonly=True))
+"""
+
+
+@pytest.mark.skipif(
+    "asan" in os.environ.get("LD_PRELOAD", ""), reason="the address sanitizer reads /proc"
+)
+@pytest.mark.parametrize("umount", ["umount -l /proc", "mount -t tmpfs none /proc"])
+def test_without_proc(tmp_path, umount):
+    """Another pid namespace's /proc, or none: nothing here needs to find itself in it."""
+    low = tmp_path / "a,b"
+    low.mkdir()
+    command = 'eval "$1"; shift; exec "$@"'
+    done = subprocess.run(
+        [
+            *("unshare", "-m", "sh", "-c", command, "sh", umount),
+            *(sys.executable, "-c", WITHOUT_PROC, str(tmp_path / "pin"), str(low)),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_in_a_process_with_much_thread_local_storage(tmp_path):
+    """The C library takes it out of a thread's stack; the namespace's thread starts all the same."""
+    source = tmp_path / "tls.c"
+    source.write_text("__thread char big[300000]; char *touch(void) { return big; }")
+    library = tmp_path / "tls.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    script = (
+        "import os; from pynetns.kernel.namespace import PendingNamespace;"
+        "[os.close(fd) for fd in PendingNamespace().finish()]"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "LD_PRELOAD": f"{os.environ.get('LD_PRELOAD', '')} {library}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

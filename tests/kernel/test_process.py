@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from pynetns.kernel.join import CLONE_NEWUTS, join
 from pynetns.kernel.process import (
     ProcessIdentity,
     boot_id,
@@ -124,3 +125,12 @@ def test_other_failures_are_not_taken_for_an_end(identity):
 def test_recorded():
     state = State(pid=5, start_ticks=6, boot_id=boot_id())
     assert recorded(state) == ProcessIdentity(5, 6, boot_id())
+
+
+@pytest.mark.root
+def test_join_takes_an_identity(identity):
+    with join(identity, ["true"], namespaces=CLONE_NEWUTS) as process:
+        assert process.wait() == 0
+    for stranger in strangers(identity):
+        with pytest.raises(ProcessLookupError):
+            join(stranger, ["true"], namespaces=CLONE_NEWUTS)
