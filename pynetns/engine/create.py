@@ -6,6 +6,7 @@ crash leaves either a whole container or a row that gc removes. moby daemon/crea
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -15,7 +16,7 @@ from dataclasses import replace
 from io import FileIO
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter, clear_errors
+from ..errors import Conflict, InvalidParameter, Unavailable, clear_errors
 from ..model.config import Config, HostConfig
 from ..model.parse import validate_name
 from ..model.state import State, rfc3339
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .core import Engine
 
 _NAME_TRIES = 8
+log = logging.getLogger("pynetns")
 
 
 @clear_errors
@@ -60,7 +62,7 @@ def container_create(
             spare_descriptor(),
         ):
             undo.push(remove_lock, engine.exec_root, record.id)
-            undo.push(engine.store.remove_container, record.id)
+            undo.push(give_back_name, engine, record.id)
             name = register_name(engine, record, name)
             create_files_of(engine, record, name, undo)
             engine.store.add_event(
@@ -156,6 +158,15 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
         except Conflict:
             continue
     raise Conflict("name : no free one found, give --name")
+
+
+def give_back_name(engine: Engine, container_id: str) -> None:
+    """Undo of `register_name`. On a full disk it may not be possible: then the name is a ghost's,
+    and whoever wants it next has it."""
+    try:
+        engine.store.remove_container(container_id)
+    except Unavailable as error:
+        log.info("the name of container %s is not given back : %s", container_id, error)
 
 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:
