@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..errors import InvalidParameter, NotFound, PynetnsError
+from ..errors import InvalidParameter, NotFound, PynetnsError, clear_errors
 from ..model.parse import build_configs
 from ..runtime.task import Attach
 from .create import container_create
@@ -153,6 +153,7 @@ class Container:
         chunks = (data for _, data in copy_logs(self._engine, self.id, **options))
         return chunks if stream else b"".join(chunks)
 
+    @clear_errors
     def exec_run(
         self,
         cmd: str | Sequence[str],
@@ -234,6 +235,7 @@ class ContainerCollection:
         config, host_config = build_configs(image, command, **options)
         return self._get(container_create(self._engine, config, host_config, name))
 
+    @clear_errors
     def run(
         self,
         image: str = "",
