@@ -253,6 +253,27 @@ def test_damaged_container_does_not_keep_others_from_use(place):
     path.write_text(good)
 
 
+def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place, monkeypatch):
+    from pynetns.engine import restore
+
+    engine = place.engine()
+    for name in ("stubborn", "other"):
+        container = engine.containers.run(
+            "host", ["true"], detach=True, name=name, network_mode="none"
+        )
+        engine.shim.wait(container.id)
+    settle = restore.settle_exit
+
+    def resist(engine, row):
+        if row.name == "stubborn":
+            raise OSError("it resists")
+        return settle(engine, row)
+
+    monkeypatch.setattr(restore, "settle_exit", resist)
+    states = {row.name: row.state.status for row in place.engine().store.containers()}
+    assert states == {"stubborn": "running", "other": "exited"}
+
+
 def test_forked_child_has_its_own_connections(engine):
     container = engine.containers.run("host", SLEEP, detach=True)
     pid = os.fork()
