@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -34,7 +35,7 @@ from ..network.sandbox import Networked, Sandbox, SandboxRequest
 from ..runtime.plan import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ..runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ..trace import step
-from ..undo import Undo
+from ..undo import Descriptors, Undo
 from .lock import container_lock
 from .lookup import get_container_id
 from .record import ContainerRecord, container_directory, log_path
@@ -254,19 +255,16 @@ def open_handles(
         container.id, spec.cgroup_parent, spec.oci["linux"].get("resources") or {}, undo
     )
     scope.callback(cgroup.close)
-    fds = Undo()  # closes in every case: the shim has its own copies by then
-    scope.callback(fds.__exit__)
+    fds = Descriptors()  # closed in every case: the shim has its own copies by then
+    for _ in range(2):  # the first call may be interrupted
+        scope.callback(fds.close)
     binds = open_mounts(engine.kernel, spec.oci, fds)
+    attributes = cgroup_mount_attributes(spec.oci)
+    clone = partial(engine.kernel.tree_clone, recursive=False, propagation=MS_PRIVATE)
     cgroup_mounts = []
     for name, path in cgroup.mounts:
-        fd = engine.kernel.tree_clone(
-            path,
-            recursive=False,
-            attr_set=cgroup_mount_attributes(spec.oci),
-            propagation=MS_PRIVATE,
-        )
-        fds.push(os.close, fd)
-        cgroup_mounts.append((name, fd))
+        fds.append(clone(path, attr_set=attributes))
+        cgroup_mounts.append((name, fds[-1]))
     return Handles(
         rootfs=rootfs,
         namespaces=open_namespaces(spec, sandbox, fds),
@@ -277,7 +275,7 @@ def open_handles(
     )
 
 
-def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[str, int]:
+def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> dict[str, int]:
     """The namespaces that the spec names by path, opened."""
     opened = {}
     for namespace in spec.oci["linux"]["namespaces"]:
@@ -288,13 +286,12 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[st
             opened["network"] = sandbox.netns_fd
             continue
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             raise StartFailed(
                 f"{namespace['type']} namespace {path}: {error.strerror}", 128
             ) from error
-        fds.push(os.close, fd)
-        opened[namespace["type"]] = fd
+        opened[namespace["type"]] = fds[-1]
     return opened
 
 
