@@ -169,7 +169,7 @@ def await_orphan(engine: Engine, row: ContainerRow, timeout: float | None) -> Ex
     try:
         if not process_ended(pidfd, timeout):
             raise TimeoutError
-        code = exit_code(pidfd)
+        code = exit_code(pidfd, row.state.pid, row.state.start_ticks)
     finally:
         os.close(pidfd)
     ended = Exit(LOST if code is None else code, time.time_ns())
