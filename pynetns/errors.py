@@ -121,7 +121,7 @@ def remedy_of(err: int | None) -> str:
     return f": {remedy}" if remedy else ""
 
 
-def shortage(error: BaseException, what: str = "") -> Unavailable | None:
+def shortage(error: BaseException | None, what: str = "") -> Unavailable | None:
     """A raw OSError or KernelError about a shortage as what the caller can act on; None for any
     other error. `what`: named where the error names no file."""
     if not isinstance(error, OSError | KernelError) or error.errno not in _REMEDIES:
@@ -139,8 +139,8 @@ def clear_errors(function: Callable[_P, _R]) -> Callable[_P, _R]:
     def verb(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return function(*args, **kwargs)
-        except (OSError, KernelError) as error:
-            known = shortage(error)
+        except (OSError, System) as error:
+            known = shortage(error) or shortage(error.__cause__)
             if known is None:
                 raise
             raise known from error

@@ -9,6 +9,7 @@ exit had no chance to do, the outer one does: `with Undo() as undo, undo:`.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from functools import partial
 from types import BuiltinFunctionType
@@ -56,6 +57,16 @@ class Undo:
                 step()
             except Exception as error:
                 _report(step, error)
+
+
+class Descriptors(list[int]):
+    """Descriptors that `close` closes. What opens one is put in by `append` in the same line, so
+    that an exception between any two lines finds it in here."""
+
+    def close(self) -> None:
+        """Close them all. Idempotent."""
+        while self:
+            os.close(self.pop())
 
 
 def _report(step: partial[object], error: Exception) -> None:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..errors import InvalidParameter, NotFound, PynetnsError
+from ..errors import InvalidParameter, NotFound, PynetnsError, clear_errors
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
 from ..runtime.task import Attach
 from ..runtime.validate import check_path
@@ -191,6 +191,7 @@ class Container:
         lines = (data for _, data in chunks)
         return lines if stream else b"".join(lines)
 
+    @clear_errors
     def exec_run(
         self,
         cmd: str | Sequence[str],
@@ -275,6 +276,7 @@ class ContainerCollection:
         config, host_config = build_configs(image, command, **options)
         return self._get(container_create(self._engine, config, host_config, name))
 
+    @clear_errors
     def run(
         self,
         image: str = "",

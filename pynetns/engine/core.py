@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import (
@@ -19,7 +20,7 @@ from ..errors import (
     NotFound,
     StateDamaged,
     Unavailable,
-    clear_errors,
+    remedy_of,
 )
 from ..files import check_state_directory, make_directories
 from ..kernel import Kernel
@@ -122,25 +123,25 @@ class Engine:
 
     # ---- set-up ----
 
-    @clear_errors
     def _make_root(self) -> None:
         if os.geteuid() != 0:
             raise Unavailable("engine : must run as root (try sudo)")
         if len(self.exec_root) > 3000 or self.exec_root == self.root:
             raise Unavailable("--exec-root : must be a directory of its own")
-        _make_directory(self.root, 0o711)
-        check_state_directory("--root", self.root)
-        for name in _ROOT_DIRS:
-            _make_directory(f"{self.root}/{name}", 0o711, 0o711)
-            check_state_directory("--root", f"{self.root}/{name}", self.root)
+        with _told():
+            _make_directory(self.root, 0o711)
+            check_state_directory("--root", self.root)
+            for name in _ROOT_DIRS:
+                _make_directory(f"{self.root}/{name}", 0o711, 0o711)
+                check_state_directory("--root", f"{self.root}/{name}", self.root)
 
-    @clear_errors
     def _make_exec_root(self) -> None:
-        _make_directory(self.exec_root, 0o700)
-        check_state_directory("--exec-root", self.exec_root)
-        claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
-        for name in _EXEC_DIRS:
-            _make_directory(f"{self.exec_root}/{name}", 0o700)
+        with _told():
+            _make_directory(self.exec_root, 0o700)
+            check_state_directory("--exec-root", self.exec_root)
+            claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
+            for name in _EXEC_DIRS:
+                _make_directory(f"{self.exec_root}/{name}", 0o700)
 
     # ---- records ----
 
@@ -245,6 +246,15 @@ class Engine:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Unavailable, with the path and what to do, for a directory that cannot be made or read."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"{error.filename} : {error.strerror}{remedy_of(error.errno)}") from error
 
 
 def _make_directory(path: str, mode: int, parents: int = 0o755) -> None:

@@ -6,6 +6,7 @@ crash leaves either a whole container or a row that gc removes. moby daemon/crea
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -13,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter, NotFound, clear_errors
+from ..errors import Conflict, InvalidParameter, NotFound, Unavailable, clear_errors
 from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
 from ..model.log_config import resolve
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from .core import Engine
 
 _NAME_TRIES = 8
+log = logging.getLogger("pynetns")
 
 
 @clear_errors
@@ -73,7 +75,7 @@ def make_container(engine: Engine, record: ContainerRecord, name: str | None) ->
     """Name, row and files; all or nothing."""
     with container_lock(engine.exec_root, record.id), Undo() as undo, undo:
         undo.push(remove_lock, engine.exec_root, record.id)
-        undo.push(engine.store.remove_container, record.id)
+        undo.push(give_back_name, engine, record.id)
         name = register_name(engine, record, name)
         create_files_of(engine, record, name, undo)
         engine.store.add_event(
@@ -175,6 +177,15 @@ def register_name(engine: Engine, record: ContainerRecord, name: str | None) -> 
         except Conflict:
             continue
     raise Conflict("name : no free one found, give --name")
+
+
+def give_back_name(engine: Engine, container_id: str) -> None:
+    """Undo of `register_name`. On a full disk it may not be possible: then the name is a ghost's,
+    and whoever wants it next has it."""
+    try:
+        engine.store.remove_container(container_id)
+    except Unavailable as error:
+        log.info("the name of container %s is not given back : %s", container_id, error)
 
 
 def create_files_of(engine: Engine, record: ContainerRecord, name: str, undo: Undo) -> None:

@@ -168,7 +168,7 @@ def await_orphan(engine: Engine, row: ContainerRow, timeout: float | None) -> Ex
     try:
         if not pidfds.ended(pidfd, timeout):
             raise TimeoutError
-        code = pidfds.exit_code(pidfd)
+        code = pidfds.exit_code(pidfd, row.state.pid, row.state.start_ticks)
     finally:
         os.close(pidfd)
     ended = Exit(LOST if code is None else code, time.time_ns())

@@ -85,17 +85,19 @@ class Output:
 def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Output]:
     """Pipes for the wanted streams; with `merge` one pipe for both, so that their order is kept."""
     readers: dict[int, str] = {}
-    out = err = -1
-    if stdout:
-        reader, out = os.pipe2(os.O_CLOEXEC)
-        readers[reader] = "stdout"
-    if stderr and merge and stdout:
-        err = os.dup(out)
-    elif stderr:
-        reader, err = os.pipe2(os.O_CLOEXEC)
-        readers[reader] = "stderr"
-    output = Output(Attach(stdout_fd=out, stderr_fd=err), readers)
+    output = Output(Attach(), readers)
     try:
+        out = err = -1
+        if stdout:
+            reader, out = os.pipe2(os.O_CLOEXEC)
+            readers[reader] = "stdout"
+            output.attach = Attach(stdout_fd=out)
+        if stderr and merge and stdout:
+            err = os.dup(out)
+        elif stderr:
+            reader, err = os.pipe2(os.O_CLOEXEC)
+            readers[reader] = "stderr"
+        output.attach = Attach(stdout_fd=out, stderr_fd=err)
         yield output
     finally:
         output.close_write_ends()

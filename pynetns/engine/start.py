@@ -13,6 +13,7 @@ import signal
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..errors import (
@@ -35,7 +36,7 @@ from ..network.sandbox import Networked, Sandbox, SandboxRequest
 from ..runtime.plan import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ..runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ..trace import step
-from ..undo import Undo
+from ..undo import Descriptors, Undo
 from .lock import container_lock
 from .lookup import get_container_id
 from .record import ContainerRecord, container_directory, log_path
@@ -261,19 +262,16 @@ def open_handles(
         container.id, spec.cgroup_parent, spec.oci["linux"].get("resources") or {}, undo
     )
     scope.callback(cgroup.close)
-    fds = Undo()  # closes in every case: the shim has its own copies by then
-    scope.callback(fds.__exit__)
+    fds = Descriptors()  # closed in every case: the shim has its own copies by then
+    for _ in range(2):  # the first call may be interrupted
+        scope.callback(fds.close)
     binds = open_mounts(engine.kernel, spec.oci, fds)
+    attributes = cgroup_mount_attributes(spec.oci)
+    clone = partial(engine.kernel.tree_clone, recursive=False, propagation=MS_PRIVATE)
     cgroup_mounts = []
     for name, path in cgroup.mounts:
-        fd = engine.kernel.tree_clone(
-            path,
-            recursive=False,
-            attr_set=cgroup_mount_attributes(spec.oci),
-            propagation=MS_PRIVATE,
-        )
-        fds.push(os.close, fd)
-        cgroup_mounts.append((name, fd))
+        fds.append(clone(path, attr_set=attributes))
+        cgroup_mounts.append((name, fds[-1]))
     return Handles(
         rootfs=rootfs,
         namespaces=open_namespaces(spec, sandbox, fds),
@@ -284,7 +282,7 @@ def open_handles(
     )
 
 
-def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[str, int]:
+def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> dict[str, int]:
     """The namespaces that the spec names by path, opened."""
     opened = {}
     for namespace in spec.oci["linux"]["namespaces"]:
@@ -297,9 +295,9 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[st
         owner = spec.joined.get(namespace["type"])
         try:
             if owner is None:
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             else:
-                fd = process_namespace(owner, os.path.basename(path))
+                fds.append(process_namespace(owner, os.path.basename(path)))
         except ProcessLookupError as error:
             raise Conflict(
                 f"cannot join the {namespace['type']} namespace of a container that is not running"
@@ -308,8 +306,7 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Undo) -> dict[st
             raise StartFailed(
                 f"{namespace['type']} namespace {path}: {error.strerror}", 128
             ) from error
-        fds.push(os.close, fd)
-        opened[namespace["type"]] = fd
+        opened[namespace["type"]] = fds[-1]
     return opened
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 from ..errors import KernelError
 from ..trace import Span, add_spans
-from .lib import call, ffi, lib, out_fd, path
+from .lib import call, ffi, lib, out_fd, path, raise_error
 
 
 def netns_create(*, ipv6_off: bool = True, lo_up: bool = True) -> tuple[int, int]:
@@ -26,28 +27,43 @@ class PendingNamespace:
 
     def __init__(self, *, ipv6_off: bool = True, lo_up: bool = True) -> None:
         flags = (lib.PN_NETNS_IPV6_OFF if ipv6_off else 0) | (lib.PN_NETNS_LO_UP if lo_up else 0)
-        job = ffi.new("struct pn_netns_job **")
-        call(lib.pn_netns_begin, flags, job)
-        self._job: Any = job[0]
+        # Both are lists of what is still ours: what is handed over is taken out in the same line,
+        # so that an exception between any two (a signal handler's) finds either or.
+        self._jobs: list[Any] = [ffi.new("struct pn_netns_job **")]
+        self._made: list[Any] = []
+        call(lib.pn_netns_begin, flags, self._jobs[0])
 
     def finish(self) -> tuple[int, int]:
         """Wait for it: (its fd, an rtnetlink socket inside it), both the caller's."""
-        job, self._job = self._job, None
-        fds = ffi.new("int[2]", [-1, -1])
+        self._wait()
+        return tuple(self._made.pop())
+
+    def _wait(self) -> None:
+        error = ffi.new("struct pn_error *")
         times = ffi.new("int64_t[2]")
-        call(lib.pn_netns_finish, job, fds, fds + 1, times)
+        fds = ffi.new("int[2]", [-1, -1])
+        self._made.append(fds)
+        result = lib.pn_netns_finish(self._jobs.pop()[0], fds, fds + 1, times, error)
+        if result < 0:
+            raise_error(error)
         add_spans([Span("netns_create", times[0], times[1], "thread")])
-        return fds[0], fds[1]
 
     def close(self) -> None:
-        """Give it up, if `finish` was not called."""
-        if self._job is None:
-            return
-        try:
-            for fd in self.finish():
+        """Give up whatever was not handed over by `finish`. Idempotent."""
+        if self._jobs and self._jobs[0][0] != ffi.NULL:
+            with suppress(KernelError):  # it was not made: all the better
+                self._wait()
+        while self._made:
+            for fd in filter(_is_open, self._made.pop()):
                 os.close(fd)
-        except KernelError:
-            pass  # it was not made: all the better
+
+    def __del__(self) -> None:
+        if hasattr(self, "_made"):
+            self.close()
+
+
+def _is_open(fd: int) -> bool:
+    return fd >= 0
 
 
 def ns_pin(fd: int, where: str) -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from ..errors import System
 from ..model.state import State
-from .pidfd import ended
+from .pidfd import ended, stat_fields
 
 __all__ = [
     "ProcessIdentity",
@@ -79,12 +79,8 @@ class ProcessIdentity:
         proc(5), /proc/pid/stat: flags."""
         if not self.lives():
             return True
-        try:
-            with open(f"/proc/{self.pid}/stat", "rb") as file:
-                fields = file.read().rpartition(b")")[2].split()
-        except OSError:
-            return True
-        return bool(int(fields[6]) & _PF_EXITING)
+        fields = stat_fields(self.pid)
+        return len(fields) <= 6 or bool(int(fields[6]) & _PF_EXITING)
 
     def open(self) -> int:
         """A pidfd of it, the caller's. ProcessLookupError when it has ended."""
@@ -134,11 +130,8 @@ def start_ticks(pid: int) -> int:
 
 def _stat(pid: int) -> tuple[bytes, int]:
     """State letter and start of a process; (b"", 0) when there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return _stat_fields(file.read())
-    except (FileNotFoundError, ProcessLookupError, IndexError):
-        return b"", 0
+    fields = stat_fields(pid)
+    return (fields[0], int(fields[19])) if len(fields) > 19 else (b"", 0)
 
 
 def _stat_fields(text: bytes) -> tuple[bytes, int]:

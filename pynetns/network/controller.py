@@ -221,8 +221,7 @@ class NetworkController:
     ) -> Endpoint:
         """Reserve ports and address, and put on record all that is about to be made."""
         with step("create_endpoint"):
-            reserved = self._ports.reserve(options.ports) if options.ports else []
-            sandbox.held_fds += [one.fd for one in reserved]
+            reserved = self._ports.reserve(options.ports, sandbox.held_fds)
             endpoint = create_endpoint(self._store, network, options, row, reserved, first=first)
             undo.push(self.sandbox_destroy, row.container_id)
             return endpoint

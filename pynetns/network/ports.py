@@ -77,26 +77,29 @@ class PortAllocator:
         self._lock = threading.Lock()
         self._last: dict[str, int] = {}
 
-    def reserve(self, requests: Sequence[PortRequest]) -> list[Reserved]:
-        """Reserve all or none.
+    def reserve(
+        self, requests: Sequence[PortRequest], held: list[int] | None = None
+    ) -> list[Reserved]:
+        """Reserve all or none. `held`: gets each socket at the moment it is bound, for an owner who
+        closes what is in it whatever happens.
 
         Raises Conflict (taken: names the address and who holds it), InvalidParameter (no address of
         this machine), Unavailable (no free port, not permitted).
         """
-        reserved: list[Reserved] = []
+        held = [] if held is None else held
+        before = len(held)
         try:
-            for request in requests:
-                reserved.append(self._reserve(request))
+            return [self._reserve(request, held) for request in requests]
         except BaseException:
-            release(reserved)
+            while len(held) > before:
+                os.close(held.pop())  # in one line: it is in the list, or closed
             raise
-        return reserved
 
-    def _reserve(self, request: PortRequest) -> Reserved:
+    def _reserve(self, request: PortRequest, held: list[int]) -> Reserved:
         if request.first == 0:
-            return self._any_free(request)
+            return self._any_free(request, held)
         for port in range(request.first, request.last + 1):
-            fd = bind(request, port)
+            fd = bind(request, port, held)
             if fd >= 0:
                 return Reserved(request.proto, request.container_port, request.host_ip, port, fd)
         if request.first == request.last:
@@ -106,7 +109,7 @@ class PortAllocator:
             f"/{request.proto}"
         )
 
-    def _any_free(self, request: PortRequest) -> Reserved:
+    def _any_free(self, request: PortRequest, held: list[int]) -> Reserved:
         """Serially from the last one on, so that a port just given back is not reused at once."""
         with self._lock:
             last = self._last.get(request.proto)
@@ -115,7 +118,7 @@ class PortAllocator:
             size = LAST_FREE - FIRST_FREE + 1
             for step in range(1, size + 1):
                 port = FIRST_FREE + (last - FIRST_FREE + step) % size
-                fd = bind(request, port)
+                fd = bind(request, port, held)
                 if fd >= 0:
                     self._last[request.proto] = port
                     return Reserved(
@@ -133,18 +136,18 @@ class PortAllocator:
         return Conflict(f"port {where} is already in use{by}")
 
 
-def bind(request: PortRequest, port: int) -> int:
-    """A socket bound to the port; -1 when it is taken. Without SO_REUSEADDR, so that a bound socket
-    conflicts with every other, on the wildcard address too."""
-    sock = socket.socket(socket.AF_INET, _TYPES[request.proto] | socket.SOCK_CLOEXEC)
-    with sock:
+def bind(request: PortRequest, port: int, held: list[int]) -> int:
+    """A socket bound to the port, in `held` too; -1 when it is taken. Without SO_REUSEADDR, so that
+    a bound socket conflicts with every other, on the wildcard address too."""
+    with socket.socket(socket.AF_INET, _TYPES[request.proto] | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.bind((request.host_ip, port))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 return -1
             raise _bind_error(request, port, error) from error
-        return sock.detach()
+        held.append(sock.detach())
+    return held[-1]
 
 
 def _bind_error(request: PortRequest, port: int, error: OSError) -> Exception:

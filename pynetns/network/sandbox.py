@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..kernel import Kernel
 from ..kernel.namespace import PendingNamespace
@@ -190,8 +191,9 @@ def new_namespace(
 ) -> None:
     """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it.
     osl.NewSandbox."""
-    made = pending.finish() if pending else kernel.netns_create(ipv6_off=True, lo_up=True)
-    sandbox.netns_fd, sandbox.netlink_fd = made
+    make = pending.finish if pending else partial(kernel.netns_create, ipv6_off=True, lo_up=True)
+    # in one line: an interrupt finds them the sandbox's, or still the pending namespace's
+    sandbox.netns_fd, sandbox.netlink_fd = make()
     kernel.ns_pin(sandbox.netns_fd, row.key)
     sandbox.key = row.key
 

@@ -17,13 +17,13 @@ import re
 import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 from ..errors import StartFailed
 from ..kernel import Kernel
 from ..kernel.plan import CREATE, NO_SYMLINK, Plan
-from ..undo import Undo
+from ..undo import Descriptors
 from . import own_calls
 from .capabilities import to_mask
 from .mount_options import (
@@ -105,8 +105,9 @@ def _options(options: tuple[str, ...]) -> MountOptions:
     return parse_options(options)
 
 
-def open_mounts(kernel: Kernel, spec: dict[str, Any], undo: Undo) -> dict[int, OpenMount]:
-    """Open every bind source of `spec` as a detached mount; StartFailed when one is missing."""
+def open_mounts(kernel: Kernel, spec: dict[str, Any], fds: Descriptors) -> dict[int, OpenMount]:
+    """Open every bind source of `spec` as a detached mount, in `fds`; StartFailed when one is
+    missing."""
     opened = {}
     for index, mount in enumerate(spec["mounts"]):
         if mount["type"] != "bind":
@@ -117,14 +118,9 @@ def open_mounts(kernel: Kernel, spec: dict[str, Any], undo: Undo) -> dict[int, O
             is_dir = stat.S_ISDIR(os.stat(source).st_mode)
         except OSError as error:
             raise StartFailed(f"bind source {source}: {error.strerror}", 128) from error
-        fd = kernel.tree_clone(
-            source,
-            recursive=options.recursive,
-            attr_set=options.attr,
-            propagation=options.propagation,
-        )
-        undo.push(os.close, fd)
-        opened[index] = OpenMount(fd, is_dir)
+        clone = partial(kernel.tree_clone, source, recursive=options.recursive)
+        fds.append(clone(attr_set=options.attr, propagation=options.propagation))
+        opened[index] = OpenMount(fds[-1], is_dir)
     return opened
 
 

@@ -22,6 +22,8 @@ from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
 from pynetns.kernel.namespaces import CLONE_NEWNET, NetworkNamespace
 
+from ..interrupts import PACKAGE, descriptors, interrupted, kept
+
 pytestmark = pytest.mark.root
 CLONE_NEWUTS = 0x04000000
 
@@ -276,3 +278,63 @@ def test_in_a_process_with_much_thread_local_storage(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_interrupt_at_any_line_loses_no_namespace():
+    """What the thread made is the sandbox's, or closed."""
+    from pynetns.network.sandbox import Sandbox, new_namespace
+    from pynetns.store import SandboxRow
+
+    class Unpinned(Kernel):
+        @staticmethod
+        def ns_pin(fd: int, where: str) -> None:
+            assert fd >= 0 and where
+
+    at, came_as_far = 0, True
+    while came_as_far:
+        at += 1
+        before = descriptors()
+        sandbox = Sandbox()
+        begun: list = []
+
+        def work(begun=begun, sandbox=sandbox):
+            begun.append(Kernel.netns_begin())
+            new_namespace(Unpinned(), sandbox, SandboxRow("c", "s", "/k"), begun[0])
+
+        files = (f"{PACKAGE}/kernel/namespace.py", f"{PACKAGE}/network/sandbox.py")
+        came_as_far = interrupted(files, at, work)
+        kept.clear()  # or the frames keep what was begun, but not handed out
+        sandbox.close()
+        for namespace in begun:
+            namespace.close()
+        assert descriptors() == before, f"line {at}"
+    assert at > 10
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_interrupt_at_any_line_loses_no_port(tmp_path):
+    from pynetns.network.ports import PortAllocator, PortRequest
+    from pynetns.store import Store
+
+    store = Store(str(tmp_path / "db"))
+    requests = [
+        PortRequest("tcp", 80, "127.0.0.1", 0, 0),
+        PortRequest("udp", 80, "127.0.0.1", 0, 0),
+    ]
+    store.highest_port("tcp", 1, 2)
+    at, came_as_far = 0, True
+    while came_as_far:
+        at += 1
+        before = descriptors()
+        held: list[int] = []
+        came_as_far = interrupted(
+            (f"{PACKAGE}/network/ports.py",),
+            at,
+            lambda held=held: PortAllocator(store).reserve(requests, held),
+        )
+        kept.clear()
+        for fd in held:
+            os.close(fd)
+        assert descriptors() == before, f"line {at}"
+    store.close()
+    assert at > 10

@@ -164,7 +164,7 @@ def test_container_without_its_shim_lives_and_can_be_ended(engine):
         container.wait(timeout=0.01)
     container.kill()
     assert pid not in living_processes()
-    # the kernel itself tells how it ended, where it is new enough (PIDFD_INFO_EXIT)
+    # the kernel tells how it ended: the zombie, or its pidfd since Linux 6.15
     assert (container.status, container.attrs["State"]["ExitCode"] in (137, 255)) == (
         "exited",
         True,
@@ -251,6 +251,27 @@ def test_damaged_container_does_not_keep_others_from_use(place):
     other = place.engine()
     assert other.containers.run("host", ["echo", "fine"], remove=True) == b"fine\n"
     path.write_text(good)
+
+
+def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place, monkeypatch):
+    from pynetns.engine import restore
+
+    engine = place.engine()
+    for name in ("stubborn", "other"):
+        container = engine.containers.run(
+            "host", ["true"], detach=True, name=name, network_mode="none"
+        )
+        engine.shim.wait(container.id)
+    settle = restore.settle_exit
+
+    def resist(engine, row):
+        if row.name == "stubborn":
+            raise OSError("it resists")
+        return settle(engine, row)
+
+    monkeypatch.setattr(restore, "settle_exit", resist)
+    states = {row.name: row.state.status for row in place.engine().store.containers()}
+    assert states == {"stubborn": "running", "other": "exited"}
 
 
 def test_forked_child_has_its_own_connections(engine):

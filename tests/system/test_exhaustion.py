@@ -10,7 +10,7 @@ import pytest
 
 from pynetns import errors
 
-from ..conftest import Place
+from ..conftest import Place, end_shim
 
 pytestmark = pytest.mark.root
 SLEEP = ["sleep", "1000"]
@@ -112,3 +112,174 @@ def test_no_more_processes(engine):
     assert container.status == "running"
     container.stop(timeout=0)
     assert container.status == "exited"
+
+
+# ---- a disk that is full or read-only ----
+
+
+def fill(directory: str) -> None:
+    """To the last block."""
+    filler = os.open(f"{directory}/filler", os.O_CREAT | os.O_WRONLY)
+    for size in (65536, 4096, 1):
+        with pytest.raises(OSError, match="No space left"):
+            while True:
+                os.write(filler, bytes(size))
+    os.close(filler)
+
+
+def test_everything_but_starting_works_on_a_full_disk(small_disk):
+    """Each command is a process of its own, as every one has to open the store anew."""
+    engine = small_disk.engine()
+    sleeper = engine.containers.run("host", SLEEP, detach=True, name="sleeper")
+    stopped = engine.containers.run("host", SLEEP, detach=True, name="stopped")
+    short = engine.containers.run(
+        "host", ["sh", "-c", "echo said; exit 7"], detach=True, name="short"
+    )
+    engine.shim.wait(short.id)  # ended, and nobody has noticed
+    engine.close()
+    fill(engine.root)
+
+    def run(*args: str) -> str:
+        result = cli(small_disk, *args)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "Exited (7)" in run("ps", "-a", "--filter", "name=short")
+    assert run("wait", "short") == "7\n"
+    assert run("inspect", "--format", "{{.State.ExitCode}}", "short") == "7\n"
+    assert run("logs", "short") == "said\n"
+    assert run("exec", "sleeper", "echo", "inside") == "inside\n"
+    run("stop", "-t", "0", "stopped")
+    assert run("wait", "stopped") == "137\n"
+    assert "Exited (137)" in run("ps", "-a", "--filter", "name=stopped")
+    run("kill", "sleeper")
+    run("gc")
+    refused = cli(small_disk, "run", "--name", "more", "host", "true")
+    assert_one_line(refused, "full", "space")
+    os.unlink(f"{engine.root}/filler")
+    again = small_disk.engine()
+    states = {c.name: c.attrs["State"]["ExitCode"] for c in again.containers.list(all=True)}
+    assert states == {"sleeper": 137, "stopped": 137, "short": 7}
+    assert sleeper.id in {c.id for c in again.containers.list(all=True)} and stopped.id
+    assert again.store.sandboxes() == []
+
+
+def test_a_container_that_fills_the_disk_can_be_removed(small_disk):
+    engine = small_disk.engine()
+    script = "cat /dev/zero >/filler 2>/dev/null; echo full; sleep 1000"
+    with_output = engine.containers.run("host", ["sh", "-c", script], detach=True, name="hog")
+    engine.close()
+    while os.statvfs(engine.root).f_bavail:  # it writes as fast as it can; nothing tells when
+        os.sched_yield()
+    result = cli(small_disk, "rm", "-f", "hog")
+    assert result.returncode == 0, result.stderr
+    again = small_disk.engine()
+    assert again.containers.list(all=True) == [] and with_output.name == "hog"
+    assert again.containers.run("host", ["echo", "room"], remove=True) == b"room\n"
+
+
+@pytest.mark.parametrize("options", [[], ["--rm"]])
+def test_exit_code_of_a_foreground_container_that_fills_the_disk(small_disk, options):
+    small_disk.engine().close()
+    script = "'cat /dev/zero >/filler 2>/dev/null; exit 9'"
+    assert cli(small_disk, "run", *options, "host", "sh", "-c", script).returncode == 9
+
+
+def test_read_only_root_can_be_read(small_disk):
+    """As after an error of its file system."""
+    engine = small_disk.engine()
+    engine.containers.create("host", SLEEP, name="web")
+    short = engine.containers.run(
+        "host", ["sh", "-c", "echo said; exit 7"], detach=True, name="short"
+    )
+    engine.shim.wait(short.id)
+    engine.close()
+    end_shim(engine)
+    subprocess.run(["mount", "-o", "remount,ro", small_disk.root], check=True)
+    try:
+        listed = cli(small_disk, "ps", "-a")
+        assert "Exited (7)" in listed.stdout and "web" in listed.stdout
+        assert cli(small_disk, "logs", "short").stdout == "said\n"
+        assert_one_line(cli(small_disk, "run", "host", "true"), "ead-only")
+        assert_one_line(cli(small_disk, "rm", "web"), "ead-only")
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", small_disk.root], check=True)
+    container = small_disk.engine().containers.get(short.id)
+    assert container.attrs["State"]["ExitCode"] == 7
+
+
+def test_full_exec_root(place):
+    """Nothing can be started, everything can be read and ended."""
+    engine = place.engine()
+    container = engine.containers.run("host", SLEEP, detach=True, name="web")
+    waiting = engine.containers.create("host", SLEEP)
+    engine.close()
+    subprocess.run(["mount", "-o", "remount,size=64k", place.exec_root], check=True)
+    fill(place.exec_root)
+    try:
+        assert "web" in cli(place, "ps").stdout
+        assert_one_line(cli(place, "start", waiting.id), "space")
+        assert cli(place, "stop", "-t", "0", "web").returncode == 0
+        assert cli(place, "rm", "web").returncode == 0
+    finally:
+        subprocess.run(["mount", "-o", "remount,size=50%", place.exec_root], check=True)
+        os.unlink(f"{place.exec_root}/filler")
+    assert [c.id for c in place.engine().containers.list(all=True)] == [waiting.id] != container.id
+
+
+# ---- descriptors, files ----
+
+
+def test_no_descriptor_left_anywhere(place):
+    """Whatever number is left, `run` works or says what ran out, and leaves nothing half made."""
+    import resource
+
+    engine = place.engine()
+    engine.containers.run("host", ["true"], remove=True)
+    held: list[int] = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    failed = 0
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                held.append(os.dup(0))
+        for _ in range(40):
+            try:
+                engine.containers.run("host", ["true"], remove=True, network_mode="none")
+                break
+            except errors.Unavailable as error:
+                failed += 1
+                assert "Too many open files" in str(error) and "ulimit -n" in str(error)
+            except errors.StartFailed as error:
+                failed += 1
+                assert "Too many open files" in str(error)
+            os.close(held.pop())
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert failed > 3
+    rows = {row.id for row in engine.store.containers()}
+    assert set(os.listdir(f"{engine.root}/containers")) <= rows
+    assert set(os.listdir(f"{engine.root}/overlay2")) <= rows
+    for container in engine.containers.list(all=True):
+        container.remove()
+    assert engine.store.containers() == []
+
+
+def test_files_deleted_below_running_containers(engine):
+    """gc keeps what runs on record, so that it can be ended; then nothing is left of it."""
+    import shutil
+
+    container = engine.containers.run("host", SLEEP, detach=True, name="web")
+    pid = container.row.state.pid
+    shutil.rmtree(f"{engine.root}/containers")
+    os.mkdir(f"{engine.root}/containers")
+    engine.gc()
+    os.kill(pid, 0)
+    assert engine.store.container(container.id) is not None
+    engine.containers.get("web").stop(timeout=0)
+    assert not os.path.exists(f"/proc/{pid}")
+    assert engine.gc() == ["container web: it has no files"]
+    assert engine.store.containers() == [] and engine.shim.tasks() == {}

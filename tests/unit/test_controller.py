@@ -421,6 +421,15 @@ def test_taken_link_name_is_replaced_on_record_first(world: World) -> None:
     assert world.store.endpoints()[0].host_ifname == tried[1]
 
 
+def test_full_bridge_names_its_limit(world: World) -> None:
+    """The kernel says "Exchange full" for the 1,024th port of a bridge."""
+    world.controller.find_network("bridge")
+    world.kernel.fail["veth_create"] = errno.EXFULL
+    with pytest.raises(Unavailable, match=r"1,023 ports.*remove containers"):
+        world.start()
+    assert world.store.endpoints() == []
+
+
 def test_restore(world: World) -> None:
     live, dead, gone = "a" * 64, "b" * 64, "e" * 64
     for id in (live, dead):

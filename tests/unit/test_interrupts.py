@@ -1,81 +1,27 @@
 """An exception between any two lines, as a signal handler may raise one: nothing stays open or held.
 
-Deterministic: a trace function counts the lines that are executed and raises at the n-th, for every n.
+Every line in turn: tests/interrupts.py.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import pytest
 
-import pynetns
 from pynetns.errors import Conflict
 from pynetns.model.state import State
 from pynetns.store import EndpointRow, NetworkRow, PortRow, SandboxRow, Store
 from pynetns.undo import Undo
 
-PACKAGE = os.path.dirname(pynetns.__file__)
+from ..interrupts import PACKAGE, descriptors, interrupted
+
 STORE, UNDO = f"{PACKAGE}/store/", f"{PACKAGE}/undo.py"
 ID, OTHER = "ab" * 32, "cd" * 32
-
-
-class Interrupt(BaseException):
-    """What the signal handler raises."""
-
-
-class Injector:
-    """Raises Interrupt at the `at`-th line executed below `where`; counts the lines."""
-
-    def __init__(self, where: tuple[str, ...], at: int) -> None:
-        self.where, self.at, self.lines = where, at, 0
-
-    def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if event == "call":
-            return self if frame.f_code.co_filename.startswith(self.where) else None
-        if event == "line":
-            self.lines += 1
-            if self.lines == self.at:
-                sys.settrace(None)
-                raise Interrupt
-        return self
-
-
-def interrupted(where: tuple[str, ...], at: int, work: Callable[[], object]) -> bool:
-    """Run `work` with an interrupt at the line; whether it came as far."""
-    before = sys.gettrace()
-    sys.settrace(Injector(where, at))
-    try:
-        work()
-    except Interrupt as error:
-        kept.append(error)  # as pytest.raises or a debugger would: with every frame it has been in
-        return True
-    except Conflict:
-        pass
-    finally:
-        sys.settrace(before)
-    return False
-
-
-kept: list[BaseException] = []
-
-
-def descriptors() -> set[str]:
-    found = set()
-    for fd in os.listdir("/proc/self/fd"):
-        try:
-            found.add(f"{fd} {os.readlink(f'/proc/self/fd/{fd}')}")
-        except FileNotFoundError:
-            continue
-    return found
 
 
 def allocate(store: Store) -> None:

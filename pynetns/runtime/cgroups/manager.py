@@ -379,8 +379,7 @@ class CgroupManager:
 
     def open_shim_procs(self) -> list[int]:
         """The shim's own cgroup in every hierarchy, made; cgroup.procs files by which it enters
-        them, the caller's to close. A hierarchy that refuses is left out, with a warning logged.
-        """
+        them, the caller's to close. One that refuses is left out, with a warning logged."""
         if self.has_v2:
             with contextlib.suppress(OSError):  # as the first container would
                 self._make_parent(self.parent)
