@@ -62,7 +62,9 @@ def test_digits_are_ids_for_exec_too(engine, tree):
     assert container.exec_run(["id", "-u"], user="1001") == (0, b"1001\n")
     assert container.exec_run(["id", "-g"], user="0:1002") == (0, b"1002\n")
     for bad in ("-1", "2147483648", "0:-1", "nobodies"):
-        with pytest.raises(errors.StartFailed, match=r"range 0-2147483647|unable to find") as caught:
+        with pytest.raises(
+            errors.StartFailed, match=r"range 0-2147483647|unable to find"
+        ) as caught:
             container.exec_run(["id"], user=bad)
         assert caught.value.exit_code == 126
 
