@@ -9,6 +9,7 @@ import os
 import selectors
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.task import Attach
@@ -26,6 +27,25 @@ class Output:
         self.attach = attach
         self._readers = readers
         self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
+
+    def make_pipes(self, stdout: bool, stderr: bool, *, merge: bool) -> None:
+        """Those of `collect`; each is known at once, so that `close` finds it when the next fails."""
+        if stdout:
+            reader, out = os.pipe2(os.O_CLOEXEC)
+            self._readers[reader] = "stdout"
+            self.attach = replace(self.attach, stdout_fd=out)
+        if stderr and merge and stdout:
+            self.attach = replace(self.attach, stderr_fd=os.dup(self.attach.stdout_fd))
+        elif stderr:
+            reader, err = os.pipe2(os.O_CLOEXEC)
+            self._readers[reader] = "stderr"
+            self.attach = replace(self.attach, stderr_fd=err)
+
+    def close(self) -> None:
+        """Close everything that is still open."""
+        self.close_write_ends()
+        while self._readers:
+            os.close(self._readers.popitem()[0])
 
     def read_all(self, ended: int = -1) -> None:
         """Read until the program and everything that shares its output has closed it, or until
@@ -83,23 +103,12 @@ class Output:
 @contextmanager
 def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Output]:
     """Pipes for the wanted streams; with `merge` one pipe for both, so that their order is kept."""
-    readers: dict[int, str] = {}
-    out = err = -1
-    if stdout:
-        reader, out = os.pipe2(os.O_CLOEXEC)
-        readers[reader] = "stdout"
-    if stderr and merge and stdout:
-        err = os.dup(out)
-    elif stderr:
-        reader, err = os.pipe2(os.O_CLOEXEC)
-        readers[reader] = "stderr"
-    output = Output(Attach(stdout_fd=out, stderr_fd=err), readers)
+    output = Output(Attach(), {})
     try:
+        output.make_pipes(stdout, stderr, merge=merge)
         yield output
     finally:
-        output.close_write_ends()
-        for fd in readers:
-            os.close(fd)
+        output.close()
 
 
 def copy_logs(
