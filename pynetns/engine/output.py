@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.task import Attach
-from ..streams.pipes import unread
+from ..streams.pipes import DRAIN, unread
 from .record import log_path
 
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ class Output:
             os.close(self._readers.popitem()[0])
 
     def read_all(self, ended: int = -1) -> None:
-        """Read until the program and everything that shares its output has closed it, or until
-        `ended` is readable (see Exec.ending): then the rest of what it has written."""
+        """Read until the program and everything that shares its output has closed it. `ended` is
+        readable at the program's end (see Exec.ending): what others that hold the pipes write is
+        waited for no longer than DRAIN then."""
         self.close_write_ends()
         with selectors.DefaultSelector() as selector:
             for fd, name in self._readers.items():
@@ -57,10 +59,16 @@ class Output:
             if ended >= 0:
                 selector.register(ended, selectors.EVENT_READ)
             waiting = list(self._readers)
+            deadline: float | None = None
             while waiting:
-                for key, _ in selector.select():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return self._read_rest(waiting)
+                for key, _ in selector.select(left):
                     if key.fd == ended:
-                        return self._read_rest(waiting)
+                        deadline = time.monotonic() + DRAIN
+                        selector.unregister(ended)
+                        continue
                     if not self._read(key.fd, 65536):
                         selector.unregister(key.fd)
                         waiting.remove(key.fd)
