@@ -12,12 +12,13 @@ import os
 import select
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ..errors import InvalidParameter
-from ..streams.pipes import unread
+from ..streams.pipes import DRAIN, unread
 from ..streams.terminal import DetachFilter, parse_detach_keys, raw_mode, window_size
 from .stdio import OutputError, complain
 
@@ -57,7 +58,7 @@ class Copy:
         return (self.sink, select.POLLOUT) if self.pending else (self.source, select.POLLIN)
 
     def last(self) -> None:
-        """The program has ended: what is in the pipe now is the last of its own."""
+        """What is in the pipe now is the last that is read."""
         self._left = unread(self.source)
         self.ended = self.ended or not self._left
 
@@ -177,8 +178,9 @@ class Session:
     def run(self, ended: int = -1) -> bool:
         """Copy until the program's output has ended; True when the user detached instead.
 
-        `ended` becomes readable at the program's end: then what it has written is copied, and what
-        its background jobs may write later is not waited for. -1 where the pipes end with it.
+        `ended` becomes readable at the program's end: then all that it has written is copied, and
+        what its background jobs write is waited for no longer than DRAIN. -1 where the pipes end
+        with it.
         Raises OutputError when the reader of our own output has gone; the program goes on.
         """
         self._running = True
@@ -191,10 +193,14 @@ class Session:
             if name in self._ours
         ]
         feed = Copy(0, self._ours["stdin"], self._keys) if self._stdin else None
+        deadline: float | None = None
         while outputs:
-            feed, ready = self._poll_once(outputs, feed, ended)
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            feed, ready = self._poll_once(outputs, feed, ended, left)
             if ended >= 0 and ended in ready:
-                ended = -1
+                ended, deadline = -1, time.monotonic() + DRAIN
+            if deadline is not None and time.monotonic() >= deadline:
+                deadline = None
                 for copy in outputs:
                     copy.last()
             outputs = [copy for copy in outputs if not copy.done]
@@ -203,9 +209,10 @@ class Session:
         return False
 
     def _poll_once(
-        self, outputs: list[Copy], feed: Copy | None, ended: int
+        self, outputs: list[Copy], feed: Copy | None, ended: int, seconds: float | None
     ) -> tuple[Copy | None, dict[int, int]]:
-        """Wait for whatever can go on and do it; the feed while it lives, and what was ready."""
+        """Wait for whatever can go on, at most `seconds`, and do it; the feed while it lives, and
+        what was ready."""
         poll = select.poll()
         poll.register(self._signals, select.POLLIN)
         if ended >= 0:
@@ -217,7 +224,7 @@ class Session:
             waiting[fd] = event
         for fd, event in waiting.items():
             poll.register(fd, event)
-        ready = dict(poll.poll())
+        ready = dict(poll.poll(None if seconds is None else int(seconds * 1000) + 1))
         if self._signals in ready:
             self._handle_signals()
         for copy in outputs:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import os
 import selectors
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..runtime.task import Attach
-from ..streams.pipes import unread
+from ..streams.pipes import DRAIN, unread
 from .record import ContainerRecord, log_path
 
 if TYPE_CHECKING:
@@ -28,9 +30,29 @@ class Output:
         self._readers = readers
         self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
 
+    def make_pipes(self, stdout: bool, stderr: bool, *, merge: bool) -> None:
+        """Those of `collect`; each is known at once, so that `close` finds it when the next fails."""
+        if stdout:
+            reader, out = os.pipe2(os.O_CLOEXEC)
+            self._readers[reader] = "stdout"
+            self.attach = replace(self.attach, stdout_fd=out)
+        if stderr and merge and stdout:
+            self.attach = replace(self.attach, stderr_fd=os.dup(self.attach.stdout_fd))
+        elif stderr:
+            reader, err = os.pipe2(os.O_CLOEXEC)
+            self._readers[reader] = "stderr"
+            self.attach = replace(self.attach, stderr_fd=err)
+
+    def close(self) -> None:
+        """Close everything that is still open."""
+        self.close_write_ends()
+        while self._readers:
+            os.close(self._readers.popitem()[0])
+
     def read_all(self, ended: int = -1) -> None:
-        """Read until the program and everything that shares its output has closed it, or until
-        `ended` is readable (see Exec.ending): then the rest of what it has written."""
+        """Read until the program and everything that shares its output has closed it. `ended` is
+        readable at the program's end (see Exec.ending): what others that hold the pipes write is
+        waited for no longer than DRAIN then."""
         self.close_write_ends()
         with selectors.DefaultSelector() as selector:
             for fd, name in self._readers.items():
@@ -38,10 +60,16 @@ class Output:
             if ended >= 0:
                 selector.register(ended, selectors.EVENT_READ)
             waiting = list(self._readers)
+            deadline: float | None = None
             while waiting:
-                for key, _ in selector.select():
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return self._read_rest(waiting)
+                for key, _ in selector.select(left):
                     if key.fd == ended:
-                        return self._read_rest(waiting)
+                        deadline = time.monotonic() + DRAIN
+                        selector.unregister(ended)
+                        continue
                     if not self._read(key.fd, 65536):
                         selector.unregister(key.fd)
                         waiting.remove(key.fd)
@@ -84,25 +112,12 @@ class Output:
 @contextmanager
 def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Output]:
     """Pipes for the wanted streams; with `merge` one pipe for both, so that their order is kept."""
-    readers: dict[int, str] = {}
-    output = Output(Attach(), readers)
+    output = Output(Attach(), {})
     try:
-        out = err = -1
-        if stdout:
-            reader, out = os.pipe2(os.O_CLOEXEC)
-            readers[reader] = "stdout"
-            output.attach = Attach(stdout_fd=out)
-        if stderr and merge and stdout:
-            err = os.dup(out)
-        elif stderr:
-            reader, err = os.pipe2(os.O_CLOEXEC)
-            readers[reader] = "stderr"
-        output.attach = Attach(stdout_fd=out, stderr_fd=err)
+        output.make_pipes(stdout, stderr, merge=merge)
         yield output
     finally:
-        output.close_write_ends()
-        for fd in readers:
-            os.close(fd)
+        output.close()
 
 
 def copy_logs(

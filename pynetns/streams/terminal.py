@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..errors import InvalidParameter
 
@@ -17,7 +17,8 @@ DETACH_KEYS = "ctrl-p,ctrl-q"
 
 @contextmanager
 def raw_mode(fd: int) -> Iterator[None]:
-    """Every key goes through as it is typed; the mode before comes back, whatever happens."""
+    """Every key goes through as it is typed; the mode before comes back, whatever happens. Of a
+    terminal that was closed meanwhile nothing has to come back."""
     import termios
     import tty
 
@@ -27,7 +28,8 @@ def raw_mode(fd: int) -> Iterator[None]:
         yield
     finally:
         # TCSADRAIN: what the program wrote last is still shown in its own mode
-        termios.tcsetattr(fd, termios.TCSADRAIN, before)
+        with suppress(termios.error):
+            termios.tcsetattr(fd, termios.TCSADRAIN, before)
 
 
 def window_size(fd: int) -> tuple[int, int]:

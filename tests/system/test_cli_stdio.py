@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import pty
 import select
 import shlex
 import signal
@@ -173,3 +174,22 @@ def test_rm_is_done_by_whoever_looks_next_when_the_command_is_gone(place, shell,
     os.close(pidfd)
     assert shell("px ps -aq").stdout == ""
     assert shell("px inspect last").returncode == 1
+
+
+@pytest.mark.parametrize("options", [["-it"], ["-t"], ["-i"], []])
+def test_a_terminal_that_is_closed_leaves_the_rest_to_the_command(place, shell, options):
+    """As docker's, the command stays until the program has ended, and then removes the container."""
+    os.mkfifo(place.top / "fifo")
+    script = "trap '' HUP; echo ready; read x < /v/fifo; echo more; exit 3"
+    line = ["run", "--rm", *options, "--network", "none", "-v", f"{place.top}:/v"]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        words = command(place, *line, "host", "sh", "-c", script)
+        os.execv(words[0], words)
+    out = b""
+    while b"ready" not in out:
+        out += os.read(terminal, 1000)
+    os.close(terminal)
+    (place.top / "fifo").write_text("go\n")
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 3
+    assert shell("px ps -aq").stdout == ""

@@ -71,6 +71,24 @@ def test_nothing_is_left_wherever_it_fails(engine, names, number, go_on):
     assert failed > 3
 
 
+@pytest.mark.parametrize("call", ["run", "exec"])
+def test_no_descriptor_is_lost_where_pipes_cannot_be_made(engine, call, monkeypatch):
+    container = engine.containers.run("host", ["sleep", "1000"], detach=True, network="none")
+    before = os.listdir("/proc/self/fd")
+    for name in ("pipe2", "dup"):
+        for at in (1, 2):
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                Failing(monkeypatch, (name,), at, errno.EMFILE, go_on=True)
+                try:
+                    if call == "exec":
+                        container.exec_run(["true"])
+                    else:
+                        engine.containers.run("host", ["true"], network="none", remove=True)
+                except (OSError, errors.PynetnsError):
+                    pass
+            assert os.listdir("/proc/self/fd") == before, f"{name} {at}"
+
+
 def test_no_descriptor_left_at_all(engine):
     engine.containers.run("host", ["true"], remove=True, network="none")
     before = everything(engine)

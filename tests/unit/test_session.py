@@ -239,6 +239,32 @@ os._exit(5)
     assert capfdbinary.readouterr()[0] == b"o" * 200000 + b"end"
 
 
+def test_the_last_of_a_pipeline_is_waited_for(
+    capfdbinary: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a bounded time: here one that is never up."""
+    monkeypatch.setattr("pynetns.cli.session.DRAIN", 600.0)
+    ended, writer = os.pipe()
+    script = f"""
+import os
+if os.fork() == 0:
+    os.close({writer})
+    os.read({ended}, 1)  # the end of the program
+    os.write(1, b"last")
+    os._exit(0)
+os.write(1, b"first ")
+os._exit(0)
+"""
+    with Session(tty=False, stdin=False) as session:
+        out = {"stdout": session.attach.stdout_fd, "stderr": session.attach.stderr_fd}
+        process = subprocess.Popen([sys.executable, "-c", script], pass_fds=[writer, ended], **out)
+        os.close(writer)
+        assert session.run(ended) is False
+        assert session.wait(process.wait) == 0
+    os.close(ended)
+    assert capfdbinary.readouterr()[0] == b"first last"
+
+
 @pytest.mark.parametrize(("code", "shown"), [(0, 1), (7, 7)])
 def test_output_that_cannot_be_written_is_said_once(
     code: int, shown: int, capfd: pytest.CaptureFixture[str]
