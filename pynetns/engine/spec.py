@@ -16,6 +16,7 @@ from ..kernel import Kernel
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
+from ..runtime.masked_paths import machine_masked_paths
 from ..runtime.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.user import User, get_user
 from ..trace import step
@@ -82,6 +83,7 @@ def create_spec(
                 hostname_path=sandbox.hostname_path,
                 hosts_path=sandbox.hosts_path,
                 shm_path=shared_memory_path(engine, record.id, host_config),
+                masked_paths=machine_masked_paths(),
                 private_cgroupns=engine.cgroups.has_v2 and not host_config.privileged,
             )
         )
