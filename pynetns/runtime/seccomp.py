@@ -145,8 +145,16 @@ def _rule(call: dict[str, Any]) -> dict[str, Any]:
     if call.get("errnoRet") is not None:
         rule["errnoRet"] = call["errnoRet"]
     if call.get("args"):
-        rule["args"] = call["args"]
+        rule["args"] = [_whole(arg) for arg in call["args"]]
     return rule
+
+
+def _whole(arg: dict[str, Any]) -> dict[str, Any]:
+    """A condition with the numbers that may be left out, as OCI wants it."""
+    whole = {"index": arg.get("index") or 0, "value": arg.get("value") or 0, "op": arg["op"]}
+    if arg.get("valueTwo"):
+        whole["valueTwo"] = arg["valueTwo"]
+    return whole
 
 
 class _Same:

@@ -276,6 +276,7 @@ def test_a_profile_for_many_machines(arch, architectures):
     assert resolved["architectures"] == architectures
     names = [rule["names"] for rule in resolved["syscalls"]]
     assert names == [["read", "never_a_call"], ["write"], ["personality"], ["lseek"], ["ptrace"]]
+    assert resolved["syscalls"][3]["args"] == [{"index": 0, "value": 0, "op": "SCMP_CMP_NE"}]
     assert seccomp_compile.compile_filter(
         seccomp.resolve(parse_profile(json.dumps(DOCKERS)), (), *seccomp.machine())
     )
