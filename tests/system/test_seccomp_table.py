@@ -134,6 +134,7 @@ def test_every_call_is_answered_as_the_profile_says(ask, tmp_path, added):
     assert wrong(answers, expected(profile, NATIVE, (*DEFAULT, *added))) == []
 
 
+@pytest.mark.security
 def test_the_built_in_profile_refuses_the_same_with_eperm(ask):
     expectation = expected(docker_profile(defaultErrnoRet=REFUSED), NATIVE, DEFAULT)
     answers = ask([f"n {number}" for number in NUMBERS])
@@ -162,6 +163,7 @@ def test_every_i386_call_is_answered_as_the_profile_says(ask, tmp_path):
     assert wrong(answers, expectation) == []
 
 
+@pytest.mark.security
 @pytest.mark.skipif(NATIVE not in FAMILIES or len(FAMILIES[NATIVE]) < 3, reason="x86-64 only")
 def test_no_x32_call_gets_through(ask):
     answers = ask([f"x {number}" for number in NUMBERS])
@@ -212,6 +214,7 @@ BY_ARGUMENT = [
 ]
 
 
+@pytest.mark.security
 def test_rules_on_arguments(ask):
     calls = [
         f"n {RESOLVE(NATIVE, name)} " + " ".join(f"{int(arg):#x}" for arg in args)
