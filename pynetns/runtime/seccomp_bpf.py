@@ -96,19 +96,30 @@ class _Layout:
         self._nodes = nodes
         self._at: dict[int, int] = {}
 
-    def place(self, node: int) -> None:
-        if node in self._at:
-            return
+    def place(self, root: int) -> None:
+        """`root` and all that it leads to, what is jumped to first. Without recursion: a profile may
+        chain thousands of conditions."""
+        waiting = [root]
+        while waiting:
+            node = waiting[-1]
+            _, _, yes, no = self._nodes[node]
+            missing = [one for one in (no, yes) if one >= 0 and one not in self._at]
+            if node in self._at:
+                waiting.pop()
+            elif missing:
+                waiting.append(missing[0])
+            else:
+                waiting.pop()
+                self._place_one(node)
+
+    def _place_one(self, node: int) -> None:
         code, operand, yes, no = self._nodes[node]
-        if code in (_LOAD, _AND):
-            self.place(yes)
+        if code == _RETURN:
+            self._put(node, (code, 0, 0, operand))
+        elif code in (_LOAD, _AND):
             self.join(yes)
             self._put(node, (code, 0, 0, operand))
-        elif code == _RETURN:
-            self._put(node, (code, 0, 0, operand))
         else:
-            self.place(no)
-            self.place(yes)
             self._reach(no, _LONGEST_JUMP - 1)  # the other one may need an instruction between
             self._reach(yes, _LONGEST_JUMP)
             self._put(node, (code, self._distance(yes), self._distance(no), operand))

@@ -2,7 +2,8 @@
 
 Owns: which of two ways a profile is compiled. Ours (seccomp_rules.py, seccomp_bpf.py) is smaller
 and knows newer calls; libseccomp's is the measure of it, in the tests, and takes what ours does
-not know: a call with conditional rules of different actions, more than 4096 instructions.
+not know (Unsupported): a call with conditional rules of different actions, or with rules that
+libseccomp tries only in part; more than 4096 instructions.
 Source: runc libcontainer/seccomp; seccomp(2).
 """
 
@@ -18,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidParameter, Unavailable
-from .seccomp_bpf import generate
+from .seccomp_bpf import MAX_INSTRUCTIONS, generate
 from .seccomp_rules import (
     Resolve,
     Unsupported,
@@ -45,7 +46,13 @@ def compile_filter(oci: dict[str, Any], runnable: Iterable[str] = ()) -> bytes:
     try:
         return generate(*build_tables(oci, native, runnable, with_newer_calls(resolver(scmp))))
     except Unsupported:
-        return compile_by_libseccomp(scmp, oci, native)
+        program = compile_by_libseccomp(scmp, oci, native)
+    if len(program) > MAX_INSTRUCTIONS * 8:
+        raise InvalidParameter(
+            f"--security-opt seccomp: the profile makes {len(program) // 8} instructions; a filter "
+            f"has at most {MAX_INSTRUCTIONS}"
+        )
+    return program
 
 
 def load_library() -> ModuleType:

@@ -12,6 +12,7 @@ refused in one step, and calls newer than the installed libseccomp have numbers.
 from __future__ import annotations
 
 import errno
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -66,12 +67,16 @@ class Compare:
     mask: int = 0
 
 
+Rule = tuple[Compare, ...]
+"""All of them must hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Conditional:
     """`action` if all conditions of any rule hold, else the filter's default."""
 
     action: int
-    rules: tuple[tuple[Compare, ...], ...]
+    rules: tuple[Rule, ...]
 
 
 Decision = int | Conditional
@@ -190,35 +195,51 @@ def _calls(oci: dict[str, Any], default: int, arch: str, resolve: Resolve) -> di
     """Number -> decision, as seccomp_rule_add would have it: an unconditional rule makes the
     conditional ones of its call void, and the first of two counts."""
     always: dict[int, int] = {}
-    sometimes: dict[int, Conditional] = {}
+    sometimes: dict[int, tuple[int, dict[Rule, None]]] = {}
     for call in oci["syscalls"]:
         action = action_value(call["action"], call.get("errnoRet"))
         if action == default:
             continue
-        for name in call["names"]:
-            for rule in split_rules(call.get("args") or (), arch):
-                for number, conditions in _places(arch, name, rule, resolve):
-                    if not conditions:
-                        always.setdefault(number, action)
-                    elif number not in always:
-                        _add(sometimes, number, action, conditions)
-    return {**sometimes, **always}
+        rules = split_rules(call.get("args") or (), arch)
+        for name, rule in itertools.product(call["names"], rules):
+            for number, conditions in _places(arch, name, rule, resolve):
+                if not conditions:
+                    always.setdefault(number, action)
+                elif number not in always:
+                    known, its = sometimes.setdefault(number, (action, {}))
+                    if known != action:
+                        raise Unsupported(
+                            f"call {number} has conditional rules with different actions"
+                        )
+                    its[conditions] = None
+    conditional = {
+        number: Conditional(action, tuple(its))
+        for number, (action, its) in sometimes.items()
+        if number not in always
+    }
+    for number, decision in conditional.items():
+        if _is_tried_in_part(decision.rules):
+            raise Unsupported(f"libseccomp tries the rules of call {number} in part")
+    return {**conditional, **always}
 
 
-def _add(
-    sometimes: dict[int, Conditional], number: int, action: int, rule: tuple[Compare, ...]
-) -> None:
-    known = sometimes.get(number)
-    if known is not None and known.action != action:
-        raise Unsupported(f"call {number} has conditional rules with different actions")
-    rules = known.rules if known else ()
-    if rule not in rules:
-        sometimes[number] = Conditional(action, (*rules, rule))
+def _is_tried_in_part(rules: tuple[Rule, ...]) -> bool:
+    """Whether libseccomp may pass over a rule that holds: it goes down one way of a tree and does
+    not come back when a rule's second condition fails, or one of two orderings by different upper
+    halves. Whoever has such a profile gets what Docker gives."""
+    if len(rules) < 2:
+        return False
+    if any(len(rule) > 1 for rule in rules):
+        return True
+    uppers: dict[int, set[int]] = {}
+    for (one,) in rules:
+        uppers.setdefault(one.index, set()).add(one.value >> 32)
+    return any(
+        one.op in ("LT", "LE", "GT", "GE") and len(uppers[one.index]) > 1 for (one,) in rules
+    )
 
 
-def _places(
-    arch: str, name: str, rule: tuple[Compare, ...], resolve: Resolve
-) -> Iterator[tuple[int, tuple[Compare, ...]]]:
+def _places(arch: str, name: str, rule: Rule, resolve: Resolve) -> Iterator[tuple[int, Rule]]:
     """The numbers a rule goes to: none where the architecture has no such call, two for those of
     i386 that exist on their own and through socketcall or ipc. The latter's arguments are behind a
     pointer, out of a filter's reach."""
@@ -233,13 +254,16 @@ def _places(
         yield number, rule
 
 
-def split_rules(args: Iterable[dict[str, Any]], arch: str) -> list[tuple[Compare, ...]]:
+def split_rules(args: Iterable[dict[str, Any]], arch: str) -> list[Rule]:
     """One rule with all conditions, or one for each when an argument has several: then any of them
     is enough, as in runc."""
     conditions = tuple(_compare(arg, arch in _NARROW) for arg in args)
     if any(count > 1 for count in Counter(one.index for one in conditions).values()):
-        return [(condition,) for condition in conditions]
-    return [conditions]
+        rules: list[Rule] = [(condition,) for condition in conditions]
+    else:
+        rules = [conditions]
+    # A mask without bits is no condition: libseccomp takes such a rule for an unconditional one.
+    return [tuple(one for one in rule if one.op != "MASKED_EQ" or one.mask) for rule in rules]
 
 
 def _compare(arg: dict[str, Any], narrow: bool) -> Compare:

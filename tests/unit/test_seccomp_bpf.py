@@ -7,6 +7,7 @@ and, where arguments count, all combinations of values around each constant of t
 
 import itertools
 import math
+import platform
 import random
 
 import pytest
@@ -17,18 +18,25 @@ from pynetns.errors import InvalidParameter
 from pynetns.runtime import seccomp_compile
 from pynetns.runtime.capabilities import DEFAULT, NAMES
 from pynetns.runtime.seccomp import resolve_default
-from pynetns.runtime.seccomp_bpf import generate
+from pynetns.runtime.seccomp_bpf import MAX_INSTRUCTIONS, generate
+from pynetns.runtime.seccomp_names import COMMON
 from pynetns.runtime.seccomp_rules import (
     AARCH64,
+    ALLOW,
     ARM,
+    ENOSYS,
     FAMILIES,
+    KILL_THREAD,
     TOKENS,
     X32,
+    X32_BIT,
     X86,
     X86_64,
     Conditional,
     Unsupported,
+    action_value,
     build_tables,
+    with_newer_calls,
 )
 
 from .. import bpf
@@ -44,12 +52,17 @@ EVERY_NUMBER = (*range(1025), *range(0x40000000, 0x40000401), *ARM_PRIVATE, *BOR
 ARGUMENTS = ((), (2**64 - 1,) * 6, (0x5555555555555555, 1, 2, 3, 0x100000000, 5))
 
 
-def programs(oci, native, runnable=None):
+def programs(oci, native):
     """(libseccomp's, ours, our tables), of calls that libseccomp knows."""
     theirs = bpf.decode(seccomp_compile.compile_by_libseccomp(SCMP, oci, native))
-    runnable = FAMILIES[native] if runnable is None else runnable
-    default, tables = build_tables(oci, native, runnable, KNOWN)
-    return theirs, bpf.decode(generate(default, tables)), tables
+    ours, _, tables = build(oci, native, FAMILIES[native], KNOWN)
+    return theirs, ours, tables
+
+
+def build(oci, native, runnable, resolve):
+    """(our program, default action, tables)."""
+    default, tables = build_tables(oci, native, runnable, resolve)
+    return bpf.decode(generate(default, tables)), default, tables
 
 
 def values_around(constants, every_bit):
@@ -91,8 +104,29 @@ def constants_of(oci, name=None):
     return found
 
 
-def differences(theirs, ours, tables, oci, numbers, most=5000):
-    """The first few calls whose answers differ."""
+WIDE = (TOKENS[X86_64], TOKENS[AARCH64])
+HOLDS = {
+    "EQ": lambda one, value: value == one.value,
+    "NE": lambda one, value: value != one.value,
+    "LT": lambda one, value: value < one.value,
+    "LE": lambda one, value: value <= one.value,
+    "GT": lambda one, value: value > one.value,
+    "GE": lambda one, value: value >= one.value,
+    "MASKED_EQ": lambda one, value: value & one.mask == one.value,
+}
+
+
+def by_reading(decision, default, args):
+    """The decision as it is written."""
+    matching = (
+        rule for rule in decision.rules if all(HOLDS[one.op](one, args[one.index]) for one in rule)
+    )
+    return default if next(matching, None) is None else decision.action
+
+
+def differences(theirs, ours, tables, oci, numbers, most=5000, thorough=False):
+    """The first few calls whose answers differ. `thorough`: all `numbers` for architectures that
+    the filter is not for, too."""
     found = []
     conditional = {
         (table.token, number): decision
@@ -101,13 +135,20 @@ def differences(theirs, ours, tables, oci, numbers, most=5000):
         if isinstance(decision, Conditional)
     }
     constants = constants_of(oci) if len(oci["syscalls"]) < 12 else {}
+    default = action_value(oci["defaultAction"], oci.get("defaultErrnoRet"))
+    own = {table.token for table in tables}
+    few = numbers_around(tables)
     for token in (*TOKENS.values(), *OTHER_TOKENS):
-        for number in numbers:
+        for number in numbers if token in own or thorough else few:
             decision = conditional.get((token, number))
             sets = ARGUMENTS if decision is None else argument_sets(decision, constants, most)
             for args in sets:
                 words = bpf.seccomp_data(token, number, args)
                 expected, answer = bpf.run(theirs, words), bpf.run(ours, words)
+                if decision is not None:
+                    width = 2**64 if token in WIDE and number < X32_BIT else 2**32
+                    read = by_reading(decision, default, [arg % width for arg in args])
+                    assert answer == read, (hex(token), number, args)
                 if expected != answer:
                     found.append(
                         f"{token:#x} {number:#x} {[hex(one) for one in args]}: libseccomp"
@@ -132,8 +173,80 @@ CAPABILITIES = {
 def test_the_default_profile_says_what_libseccomp_says(arch, capabilities):
     oci = resolve_default(CAPABILITIES[capabilities], (6, 1), arch)
     theirs, ours, tables = programs(oci, NATIVE[arch])
-    assert differences(theirs, ours, tables, oci, EVERY_NUMBER) == []
+    assert differences(theirs, ours, tables, oci, EVERY_NUMBER, thorough=True) == []
     assert len(ours) < len(theirs) / 4
+
+
+@pytest.mark.parametrize("arch", NATIVE)
+def test_newer_calls_and_missing_abis_change_nothing_else(arch):
+    """What containers get here: numbers that libseccomp may lack, and fewer ABIs."""
+    native = NATIVE[arch]
+    oci = resolve_default(DEFAULT, (6, 1), arch)
+    known, _, _ = build(oci, native, FAMILIES[native], KNOWN)
+    newer, _, _ = build(oci, native, (), with_newer_calls(KNOWN))
+    named = {name for call in oci["syscalls"] for name in call["names"]}
+    added = {COMMON[name] for name in named & set(COMMON)}
+    unknown = {COMMON[name] for name in COMMON if KNOWN(native, name) == -1}
+    for number in range(1025):
+        words = bpf.seccomp_data(TOKENS[native], number)
+        before, after = bpf.run(known, words), bpf.run(newer, words)
+        if number not in unknown and number != 335:
+            assert after == before, number
+        elif number in added:
+            assert (before, after) == (ENOSYS, ALLOW), number
+    assert {458, 462} <= added  # listmount, mseal
+    for token in set(TOKENS.values()) - {TOKENS[native]}:
+        for number in range(600):
+            assert bpf.run(newer, bpf.seccomp_data(token, number)) == KILL_THREAD
+    if native == X86_64:
+        x32 = {bpf.run(newer, bpf.seccomp_data(TOKENS[native], X32_BIT | n)) for n in range(600)}
+        assert x32 == {ENOSYS}
+
+
+def test_an_abi_that_is_not_there_is_refused_whatever_the_profile_allows():
+    oci = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [X86_64, X86, X32], "syscalls": []}
+    program, _, _ = build(oci, X86_64, (), KNOWN)
+    answers = {
+        bpf.run(program, bpf.seccomp_data(TOKENS[X86_64], number))
+        for number in (X32_BIT, X32_BIT + 39, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE)
+    }
+    assert answers == {ENOSYS}
+    assert bpf.run(program, bpf.seccomp_data(TOKENS[X86], 20)) == KILL_THREAD
+    # -1 is what a tracer makes of a call to be skipped: its answer stands.
+    assert bpf.run(program, bpf.seccomp_data(TOKENS[X86_64], 0xFFFFFFFF)) == ALLOW
+
+
+def test_a_program_that_no_kernel_takes(monkeypatch):
+    rules = [
+        rule("ioctl", "SCMP_ACT_ALLOW", (1, "MASKED_EQ", 0xFFF7FFFFFF, 2 * number))
+        for number in range(900)
+    ]
+    oci = {"defaultAction": "SCMP_ACT_ERRNO", "architectures": [], "syscalls": rules}
+    with pytest.raises(Unsupported, match="instructions"):
+        build(oci, X86_64, (), KNOWN)
+    assert len(seccomp_compile.compile_filter(oci)) <= MAX_INSTRUCTIONS * 8  # by libseccomp
+    monkeypatch.setattr(seccomp_compile, "MAX_INSTRUCTIONS", 100)
+    with pytest.raises(InvalidParameter, match=r"--security-opt seccomp: .* instructions"):
+        seccomp_compile.compile_filter(oci)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        # The first of two orderings by different upper halves, and nothing after it.
+        [[(2, "LT", 0)], [(2, "LT", 2**32)]],
+        # What the first has in common with the second, and nothing after it.
+        [[(0, "LE", 40), (2, "EQ", 1)], [(0, "LT", 14), (3, "EQ", 48)]],
+    ],
+)
+def test_where_libseccomp_tries_rules_only_in_part_its_program_is_taken(conditions):
+    rules = [rule("read", "SCMP_ACT_ERRNO", *one) for one in conditions]
+    oci = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": [], "syscalls": rules}
+    with pytest.raises(Unsupported, match="in part"):
+        build(oci, X86_64, (), KNOWN)
+    native = seccomp_compile.NATIVE[platform.machine()]
+    expected = seccomp_compile.compile_by_libseccomp(SCMP, oci, native)
+    assert seccomp_compile.compile_filter(oci) == expected
 
 
 def rule(names, action="SCMP_ACT_ALLOW", *args, **rest):
@@ -175,13 +288,15 @@ PROFILES = {
     "multiplexed": (ERR, [X86_64, X86], [rule("socket bind accept accept4 recv shmget semop")]),
     "multiplexed, conditions": (ERR, X86_ALL, [
         rule("socket", "SCMP_ACT_ALLOW", (0, "LT", 12)),
-        rule("socket", "SCMP_ACT_ALLOW", (0, "EQ", 16), (1, "NE", 3)),
+        rule("socket", "SCMP_ACT_ALLOW", (0, "EQ", 16)),
         rule("msgctl", "SCMP_ACT_ALLOW", (1, "GE", 7)),
     ]),
     "arm's own": (ERR, [AARCH64, ARM], [rule("breakpoint set_tls cacheflush read sync_file_range2")]),
     "several arguments": (ERR, X86_ALL, [
         rule("ioctl", "SCMP_ACT_ALLOW", (0, "EQ", 1), (1, "MASKED_EQ", 0xFF00, 0x5400)),
-        rule("ioctl", "SCMP_ACT_ALLOW", (1, "EQ", 0x1234)),
+        rule("prctl", "SCMP_ACT_ALLOW", (0, "EQ", 1)),
+        rule("prctl", "SCMP_ACT_ALLOW", (1, "MASKED_EQ", 0xFF00, 0x5400)),
+        rule("prctl", "SCMP_ACT_ALLOW", (2, "GT", 0x1234)),
         rule("fcntl", "SCMP_ACT_ALLOW", (0, "LE", 2), (1, "GT", 4), (2, "NE", 2**32)),
     ]),
     "an argument twice": ("SCMP_ACT_ALLOW", [X86_64, X86], [
