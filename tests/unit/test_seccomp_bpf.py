@@ -19,7 +19,7 @@ from pynetns.runtime import seccomp_compile
 from pynetns.runtime.capabilities import DEFAULT, NAMES
 from pynetns.runtime.seccomp import resolve_default
 from pynetns.runtime.seccomp_bpf import MAX_INSTRUCTIONS, generate
-from pynetns.runtime.seccomp_names import COMMON
+from pynetns.runtime.seccomp_names import COMMON, MULTIPLEXED
 from pynetns.runtime.seccomp_rules import (
     AARCH64,
     ALLOW,
@@ -175,6 +175,22 @@ def test_the_default_profile_says_what_libseccomp_says(arch, capabilities):
     theirs, ours, tables = programs(oci, NATIVE[arch])
     assert differences(theirs, ours, tables, oci, EVERY_NUMBER, thorough=True) == []
     assert len(ours) < len(theirs) / 4
+
+
+@pytest.mark.parametrize("arch", NATIVE)
+def test_a_program_with_jumps_of_more_than_255_instructions(arch):
+    names = resolve_default(NAMES, (6, 1), arch)["syscalls"][0]["names"]
+    rules = [
+        rule(name, "SCMP_ACT_ERRNO", (number % 6, "EQ", number), errnoRet=100 + number)
+        for number, name in enumerate(names)
+        if name not in MULTIPLEXED
+    ]
+    listed = list(FAMILIES[NATIVE[arch]])
+    oci = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": listed, "syscalls": rules}
+    theirs, ours, tables = programs(oci, NATIVE[arch])
+    assert 1000 < len(ours) < len(theirs)
+    assert any(code == bpf.JUMP for code, _, _, _ in ours)
+    assert differences(theirs, ours, tables, oci, EVERY_NUMBER, most=100) == []
 
 
 @pytest.mark.parametrize("arch", NATIVE)
