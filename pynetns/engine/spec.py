@@ -18,6 +18,7 @@ from ..kernel.process import ProcessIdentity, recorded
 from ..runtime import spec as oci_spec
 from ..runtime.capabilities import tweak_capabilities
 from ..runtime.devices import resolve_devices
+from ..runtime.masked_paths import machine_masked_paths
 from ..runtime.propagation import check_propagation
 from ..runtime.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.user import User, get_user
@@ -89,6 +90,7 @@ def create_spec(
                 hostname_path=sandbox.hostname_path,
                 hosts_path=sandbox.hosts_path,
                 shm_path=shared_memory_path(engine, record.id, host_config),
+                masked_paths=machine_masked_paths(),
                 private_cgroupns=engine.cgroups.private_namespace(host_config.privileged),
             )
         )

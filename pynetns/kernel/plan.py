@@ -57,6 +57,18 @@ def _encode(code: int, a: int, b: int, c: int, d: int, strings: tuple[str, ...])
     return _operation(code, (a, b, c, d), len(strings), _joined(strings) if strings else b"")
 
 
+class SeccompFilter(bytes):
+    """A struct sock_filter array and the flags to load it with, SECCOMP_FILTER_FLAG_* of
+    seccomp(2)."""
+
+    flags: int
+
+    def __new__(cls, program: bytes, flags: int = 0) -> SeccompFilter:
+        made = super().__new__(cls, program)
+        made.flags = flags
+        return made
+
+
 class Plan:
     """A plan under construction. `fds` is its descriptor table from index 3 on (0-2 are stdio)."""
 
@@ -225,7 +237,10 @@ class Plan:
         self._op(lib.PN_OP_NO_NEW_PRIVS)
 
     def seccomp(self, program: bytes, flags: int = 0) -> None:
-        """Load a filter: the bytes of a struct sock_filter array."""
+        """Load a filter: the bytes of a struct sock_filter array. A SeccompFilter brings its flags
+        along."""
+        if isinstance(program, SeccompFilter):
+            flags |= program.flags
         self._blob(lib.PN_OP_SECCOMP, program, flags)
 
     def bounding(self, keep: int) -> None:

@@ -1,7 +1,8 @@
 """System call filters: from Docker's profile to `linux.seccomp`, from that to a BPF program.
 
-Owns: resolving a profile for capabilities, kernel and machine, and the cache of compiled filters;
-compiling is seccomp_compile.py's. Knows nothing of how a filter is loaded.
+Owns: resolving a profile for capabilities, kernel and machine. Reading one is seccomp_custom.py's,
+compiling seccomp_compile.py's, keeping what was compiled seccomp_cache.py's. Knows nothing of how a
+filter is loaded.
 Source: moby profiles/seccomp, setSeccomp; runc libcontainer/seccomp; seccomp(2).
 
 A resolved profile is shared by all containers that have it: treat it as read-only. Its identity is
@@ -10,7 +11,6 @@ what makes the second look-up free.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -18,10 +18,18 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import Unavailable
-from ..files import make_directories
-from .seccomp_custom import KernelVersion, kernel_version, parse_profile, read_profile
+from ..kernel.plan import SeccompFilter
+from .seccomp_cache import keep_compiled, read_compiled
+from .seccomp_custom import (
+    KernelVersion,
+    kernel_version,
+    loading_flags,
+    parse_profile,
+    read_profile,
+    source_of,
+)
 from .seccomp_profile import docker_default
-from .security_opt import UNCONFINED, parse_security_opt
+from .security_opt import BUILTIN, UNCONFINED, parse_security_opt, split_option
 
 OciSeccomp = dict[str, Any]
 
@@ -29,8 +37,7 @@ ARCHES = {"x86_64": "amd64", "aarch64": "arm64"}
 """uname's machine -> the name that profiles use."""
 _NATIVE = {"amd64": "SCMP_ARCH_X86_64", "arm64": "SCMP_ARCH_AARCH64"}
 
-_MAX_FILTER = 4096 * 8  # BPF_MAXINSNS instructions of 8 bytes
-_CACHE_VERSION = "1"  # of what seccomp_compile.py makes of a profile
+_GENERATOR = "2"  # changes with what seccomp_compile.py makes of a profile
 
 
 @lru_cache(maxsize=1)
@@ -55,7 +62,7 @@ def container_seccomp(
     profile = parse_security_opt(security_opt).seccomp
     if profile == UNCONFINED or (privileged and not profile):
         return None
-    if not profile:
+    if profile in ("", BUILTIN):
         return resolve_default(capabilities, *machine())
     return _resolve_text(read_profile(profile), capabilities, *machine())
 
@@ -77,11 +84,11 @@ def inline_profiles(security_opt: tuple[str, ...]) -> tuple[str, ...]:
     """The options with a profile's file replaced by its text, so that a container keeps the profile
     it was created with, as the docker command line does. Raises InvalidParameter."""
     profile = parse_security_opt(security_opt).seccomp
-    if profile in ("", UNCONFINED):
+    if profile in ("", UNCONFINED, BUILTIN):
         return security_opt
     text = read_profile(profile)
-    parse_profile(text)
-    others = (option for option in security_opt if not option.startswith(("seccomp=", "seccomp:")))
+    parse_profile(text, source_of(profile))
+    others = (option for option in security_opt if split_option(option)[0] != "seccomp")
     return (*others, f"seccomp={text}")
 
 
@@ -92,11 +99,13 @@ def resolve(
     result: OciSeccomp = {"defaultAction": profile["defaultAction"]}
     if profile.get("defaultErrnoRet") is not None:
         result["defaultErrnoRet"] = profile["defaultErrnoRet"]
+    if profile.get("flags"):
+        result["flags"] = profile["flags"]
     result["architectures"] = _architectures(profile, arch)
     result["syscalls"] = [
         _rule(call)
         for call in profile.get("syscalls") or ()
-        if _holds(call, capabilities, kernel, arch)
+        if _names(call) and _holds(call, capabilities, kernel, arch)
     ]
     return result
 
@@ -127,13 +136,25 @@ def _holds(
     return not (includes.get("minKernel") and kernel < kernel_version(includes["minKernel"]))
 
 
+def _names(call: dict[str, Any]) -> list[str]:
+    return call.get("names") or [name for name in (call.get("name"),) if name]
+
+
 def _rule(call: dict[str, Any]) -> dict[str, Any]:
-    rule = {"names": call.get("names") or [call["name"]], "action": call["action"]}
+    rule = {"names": _names(call), "action": call["action"]}
     if call.get("errnoRet") is not None:
         rule["errnoRet"] = call["errnoRet"]
     if call.get("args"):
-        rule["args"] = call["args"]
+        rule["args"] = [_whole(arg) for arg in call["args"]]
     return rule
+
+
+def _whole(arg: dict[str, Any]) -> dict[str, Any]:
+    """A condition with the numbers that may be left out, as OCI wants it."""
+    whole = {"index": arg.get("index") or 0, "value": arg.get("value") or 0, "op": arg["op"]}
+    if arg.get("valueTwo"):
+        whole["valueTwo"] = arg["valueTwo"]
+    return whole
 
 
 class _Same:
@@ -162,45 +183,29 @@ def _json(same: _Same) -> str:
     return json.dumps(same.oci, separators=(",", ":"))
 
 
-def load_filter(oci: OciSeccomp, cache_dir: str) -> bytes:
-    """The compiled filter, struct sock_filter[] as bytes. Taken from `cache_dir`; compiled and
-    kept there when absent. Raises Unavailable without libseccomp, InvalidParameter."""
+def load_filter(oci: OciSeccomp, cache_dir: str) -> SeccompFilter:
+    """The compiled filter with the flags to load it with. Taken from `cache_dir`; compiled and kept
+    there when absent or damaged. Raises Unavailable without libseccomp, InvalidParameter."""
     return _load(_Same(oci), cache_dir)
 
 
 @lru_cache(maxsize=32)
-def _load(same: _Same, cache_dir: str) -> bytes:
-    key = f"{_CACHE_VERSION}\n{library_version()}\n{os.uname().machine}\n{_json(same)}"
-    path = os.path.join(cache_dir, hashlib.sha256(key.encode()).hexdigest() + ".bpf")
-    try:
-        with open(path, "rb") as file:
-            program = file.read()
-        if program and len(program) % 8 == 0 and len(program) <= _MAX_FILTER:
-            return program
-    except FileNotFoundError:
-        pass
-    from .seccomp_compile import compile_filter  # a miss only: it loads libseccomp
+def _load(same: _Same, cache_dir: str) -> SeccompFilter:
+    uname = os.uname()
+    key = "\n".join(
+        (_GENERATOR, library_version(), uname.machine, uname.release, uname.version, _json(same))
+    )
+    name = hashlib.sha256(key.encode()).hexdigest() + ".bpf"
+    program = read_compiled(f"{cache_dir}/{name}")
+    if not program:
+        # A miss only: these load libseccomp.
+        from .seccomp_abi import runnable_abis
+        from .seccomp_compile import NATIVE, compile_filter
 
-    program = compile_filter(same.oci)
-    _write_atomically(cache_dir, path, program)
-    return program
-
-
-def _write_atomically(directory: str, path: str, content: bytes) -> None:
-    import tempfile  # slow to import, and a miss is rare
-
-    temporary = ""
-    try:
-        make_directories(directory, 0o700)
-        fd, temporary = tempfile.mkstemp(dir=directory, prefix=".new-")
-        with open(fd, "wb") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary:
-            os.unlink(temporary)
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-            raise
+        machine()  # raises for one without a profile
+        program = compile_filter(same.oci, runnable_abis(NATIVE[uname.machine], uname.release))
+        keep_compiled(cache_dir, name, program)
+    return SeccompFilter(program, loading_flags(same.oci.get("flags") or ()))
 
 
 @lru_cache(maxsize=1)

@@ -1,6 +1,10 @@
-"""`linux.seccomp` as a BPF program, by libseccomp. Imported only when no compiled one is cached.
+"""`linux.seccomp` as a BPF program. Imported only when no compiled one is cached.
 
-Owns: the translation and the ENOSYS prologue. Source: runc libcontainer/seccomp; seccomp(2).
+Owns: which of two ways a profile is compiled. Ours (seccomp_rules.py, seccomp_bpf.py) is smaller
+and knows newer calls; libseccomp's is the measure of it, in the tests, and takes what ours does
+not know (Unsupported): a call with conditional rules of different actions, or with rules that
+libseccomp tries only in part; more than 4096 instructions.
+Source: runc libcontainer/seccomp; seccomp(2).
 """
 
 from __future__ import annotations
@@ -9,27 +13,46 @@ import contextlib
 import errno
 import os
 import struct
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from types import ModuleType
 from typing import Any
 
 from ..errors import InvalidParameter, Unavailable
+from .seccomp_bpf import MAX_INSTRUCTIONS, generate
+from .seccomp_rules import (
+    Resolve,
+    Unsupported,
+    action_value,
+    build_tables,
+    last_number,
+    with_newer_calls,
+)
+
+NATIVE = {"x86_64": "SCMP_ARCH_X86_64", "aarch64": "SCMP_ARCH_AARCH64"}
+"""uname's machine -> libseccomp's name."""
 
 _BINARY_TREE = 2  # SCMP_FLTATR_CTL_OPTIMIZE
 _X32_BIT = 0x40000000
 _NO_SYSCALL = -1
-_ACTION_ERRNO, _ACTION_TRACE = "SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"
 
 
-def compile_filter(oci: dict[str, Any]) -> bytes:
-    """The filter as struct sock_filter[]. Names that this libseccomp or architecture does not have
-    are left out, as runc does. Raises Unavailable, InvalidParameter."""
+def compile_filter(oci: dict[str, Any], runnable: Iterable[str] = ()) -> bytes:
+    """The filter as struct sock_filter[], for this machine and those of its other ABIs that are
+    `runnable` (seccomp_abi.py). Names that nobody knows are left out, as runc does. Raises
+    Unavailable, InvalidParameter."""
     scmp = load_library()
+    native = NATIVE[os.uname().machine]
     try:
-        return _compile(scmp, oci)
-    except OSError as error:
-        raise InvalidParameter(f"--security-opt seccomp: libseccomp refuses it: {error}") from error
+        return generate(*build_tables(oci, native, runnable, with_newer_calls(resolver(scmp))))
+    except Unsupported:
+        program = compile_by_libseccomp(scmp, oci, native)
+    if len(program) > MAX_INSTRUCTIONS * 8:
+        raise InvalidParameter(
+            f"--security-opt seccomp: the profile makes {len(program) // 8} instructions; a filter "
+            f"has at most {MAX_INSTRUCTIONS}"
+        )
+    return program
 
 
 def load_library() -> ModuleType:
@@ -46,20 +69,45 @@ def load_library() -> ModuleType:
     return module
 
 
-def _compile(scmp: ModuleType, oci: dict[str, Any]) -> bytes:
-    default = oci["defaultAction"], oci.get("defaultErrnoRet")
-    filter_ = scmp.SyscallFilter(_action(scmp, *default))
+def resolver(scmp: ModuleType) -> Resolve:
+    """Numbers as this libseccomp knows them."""
+
+    @cache
+    def number(arch: str, name: str) -> int:
+        return int(scmp.resolve_syscall(_arch(scmp, arch), name))
+
+    return number
+
+
+def compile_by_libseccomp(scmp: ModuleType, oci: dict[str, Any], native: str) -> bytes:
+    """libseccomp's program, with runc's answer to unknown calls before it. Raises
+    InvalidParameter."""
+    try:
+        return _compile(scmp, oci, native)
+    except (OSError, ValueError, AttributeError) as error:
+        raise InvalidParameter(f"--security-opt seccomp: libseccomp refuses it: {error}") from error
+
+
+def _arch(scmp: ModuleType, name: str) -> int:
+    return int(getattr(scmp.Arch, name.removeprefix("SCMP_ARCH_")))
+
+
+def _compile(scmp: ModuleType, oci: dict[str, Any], native: str) -> bytes:
+    default = action_value(oci["defaultAction"], oci.get("defaultErrnoRet"))
+    filter_ = scmp.SyscallFilter(default)
     filter_.set_attr(scmp.Attr.CTL_NNP, 0)
-    _optimize(scmp, filter_)
-    arches = [getattr(scmp.Arch, name.removeprefix("SCMP_ARCH_")) for name in oci["architectures"]]
-    native = scmp.system_arch()
+    if oci["syscalls"]:
+        _optimize(scmp, filter_)
+    names = list(dict.fromkeys((native, *oci["architectures"])))
+    arches = [_arch(scmp, name) for name in names]
     for arch in arches:
-        if arch != native:
+        if arch != scmp.system_arch():
             filter_.add_arch(arch)
-    default_action = _action(scmp, *default)
+    if scmp.system_arch() not in arches:
+        filter_.remove_arch(scmp.system_arch())
     for call in oci["syscalls"]:
-        action = _action(scmp, call["action"], call.get("errnoRet"))
-        if action == default_action:
+        action = action_value(call["action"], call.get("errnoRet"))
+        if action == default:
             continue
         for name in call["names"]:
             number = scmp.resolve_syscall(scmp.Arch.NATIVE, name)
@@ -67,23 +115,16 @@ def _compile(scmp: ModuleType, oci: dict[str, Any]) -> bytes:
                 for args in _conditions(scmp, call.get("args") or ()):
                     filter_.add_rule(action, number, *args)
     program = _export(filter_)
-    if default[0] == _ACTION_ERRNO and default[1] != errno.ENOSYS:
-        program = _enosys_prologue(scmp, arches or [native], oci) + program
+    if oci["defaultAction"] == "SCMP_ACT_ERRNO" and default & 0xFFFF != errno.ENOSYS:
+        program = _enosys_prologue(scmp, names, oci) + program
     return program
 
 
 def _optimize(scmp: ModuleType, filter_: Any) -> None:
-    # Before libseccomp 2.5 the same filter, only slower.
+    # Not only faster: without the tree libseccomp 2.5.4 forgets to load the number where the first
+    # call is one that the architecture has not. Before 2.5 there is no tree.
     with contextlib.suppress(AttributeError, OSError):
         filter_.set_attr(scmp.Attr.CTL_OPTIMIZE, _BINARY_TREE)
-
-
-def _action(scmp: ModuleType, name: str, errno_ret: int | None) -> int:
-    if name == _ACTION_ERRNO:
-        return int(scmp.ERRNO(errno.EPERM if errno_ret is None else errno_ret))
-    if name == _ACTION_TRACE:
-        return int(scmp.TRACE(errno.EPERM if errno_ret is None else errno_ret))
-    return int(getattr(scmp, name.removeprefix("SCMP_ACT_")))
 
 
 def _conditions(scmp: ModuleType, args: Any) -> Iterator[list[Any]]:
@@ -91,14 +132,15 @@ def _conditions(scmp: ModuleType, args: Any) -> Iterator[list[Any]]:
     rule each when an argument has several: then any of them is enough, as in runc."""
     made = [
         scmp.Arg(
-            arg["index"],
+            arg.get("index") or 0,
             getattr(scmp, arg["op"].removeprefix("SCMP_CMP_")),
-            arg["value"],
+            arg.get("value") or 0,
             arg.get("valueTwo") or 0,
         )
         for arg in args
     ]
-    if any(count > 1 for count in Counter(arg["index"] for arg in args).values()):
+    indices = [arg.get("index") or 0 for arg in args]
+    if len(set(indices)) < len(indices):
         yield from ([arg] for arg in made)
     else:
         yield made
@@ -117,10 +159,10 @@ _DATA_NR, _DATA_ARCH = 0, 4  # offsets in struct seccomp_data
 _RET_ENOSYS = 0x00050000 | errno.ENOSYS
 
 
-def _enosys_prologue(scmp: ModuleType, arches: list[int], oci: dict[str, Any]) -> bytes:
-    """Answers ENOSYS to system calls newer than all that the profile knows. A C library takes EPERM
-    for an answer, but falls back on the older call after ENOSYS. Idea: runc patchbpf."""
-    last = {arch: _last_syscall(scmp, arch, oci) for arch in arches}
+def _enosys_prologue(scmp: ModuleType, arches: list[str], oci: dict[str, Any]) -> bytes:
+    """seccomp_rules.py's ENOSYS, before libseccomp's program. Idea: runc patchbpf."""
+    resolve = resolver(scmp)
+    last = {_arch(scmp, name): last_number(oci, name, resolve) for name in arches}
     x32 = last.pop(scmp.Arch.X32, 0)
     sections = [
         (arch, _section(number, x32 if arch == scmp.Arch.X86_64 else 0))
@@ -147,10 +189,3 @@ def _section(last: int, last_x32: int) -> list[tuple[int, int, int, int]]:
         (_JUMP_GT, 0, 1, last_x32),
         (_RETURN, 0, 0, _RET_ENOSYS),
     ]
-
-
-def _last_syscall(scmp: ModuleType, arch: int, oci: dict[str, Any]) -> int:
-    numbers = (
-        scmp.resolve_syscall(arch, name) for call in oci["syscalls"] for name in call["names"]
-    )
-    return max(numbers, default=0)

@@ -1,9 +1,12 @@
 """Docker's default seccomp profile as a table: what a container may ask of the kernel.
 
 Owns: the lists, by subject. Resolving them for a machine and a capability set is seccomp.py's.
-Matches what Docker 20.10.24 writes to a container's config.json, plus the system calls of two
-capabilities which that version does not know (BPF, PERFMON).
 A brace shortens a family: "dup{,2,3}" is dup, dup2, dup3.
+
+Says what moby/profiles seccomp/default.json says at 02e898b137ae (2026; it follows seccomp/v0.2.1
+of Docker Engine 29.4), for x86-64 and arm64; rules of other machines are left out. What changed
+since Docker 20.10: no io_uring, new sockets only of known families (not AF_VSOCK and AF_ALG), the
+calls of Linux 5.17 to 6.13.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ _ALWAYS = {
     "processes and their ends": """
         execve execveat exit{,_group} fork vfork wait4 waitid waitpid kill tkill tgkill
         pidfd_open pidfd_send_signal process_mrelease prctl seccomp restart_syscall rseq
-        set_tid_address {get,set}_robust_list {get,set}_thread_area membarrier""",
+        uretprobe riscv_hwprobe set_tid_address {get,set}_robust_list {get,set}_thread_area membarrier""",
     "signals": """
         rt_sig{action,pending,procmask,queueinfo,return,suspend,timedwait,timedwait_time64}
         rt_tgsigqueueinfo sigaltstack signalfd{,4} sigprocmask sigreturn pause alarm""",
@@ -30,7 +33,8 @@ _ALWAYS = {
         sched_rr_get_interval{,_time64} sched_yield getpriority setpriority ioprio_{get,set}
         getrlimit ugetrlimit setrlimit prlimit64 getrusage getcpu times sysinfo""",
     "memory": """
-        brk mmap{,2} munmap mremap mprotect msync mincore madvise mlock{,2,all} munlock{,all}
+        brk mmap{,2} munmap mremap mprotect msync mincore madvise mlock{,2,all} munlock{,all} mseal
+        pkey_{alloc,free,mprotect} map_shadow_stack cachestat
         memfd_create memfd_secret remap_file_pages shmat shmctl shmdt shmget""",
     "time": """
         time gettimeofday adjtimex clock_adjtime{,64} clock_getres{,_time64} clock_gettime{,64}
@@ -42,24 +46,23 @@ _ALWAYS = {
         ftruncate{,64} fallocate read readv write writev pread64 pwrite64 preadv{,2} pwritev{,2}
         lseek _llseek readahead fadvise64{,_64} fsync fdatasync sync syncfs sync_file_range
         dup{,2,3} fcntl{,64} flock ioctl copy_file_range sendfile{,64} splice tee vmsplice
-        io_{cancel,destroy,getevents,pgetevents,pgetevents_time64,setup,submit}
-        io_uring_{enter,register,setup}""",
+        io_{cancel,destroy,getevents,pgetevents,pgetevents_time64,setup,submit}""",
     "what files are": """
         stat{,64} lstat{,64} fstat{,64} fstatat64 newfstatat statx statfs{,64} fstatfs{,64}
-        chmod fchmod fchmodat chown{,32} lchown{,32} fchown{,32} fchownat
+        chmod fchmod fchmodat{,2} chown{,32} lchown{,32} fchown{,32} fchownat
         utime utimes futimesat utimensat{,_time64}
-        {,l,f}{get,set,remove,list}xattr""",
+        {,l,f}{get,set,remove,list}xattr {get,set,remove,list}xattrat statmount listmount""",
     "directories": """
         mkdir{,at} rmdir mknod{,at} link{,at} symlink{,at} readlink{,at} unlink{,at}
-        rename{,at,at2} chdir fchdir getcwd getdents{,64}
+        rename{,at,at2} chdir fchdir getcwd getdents{,64} name_to_handle_at
         inotify_{add_watch,init,init1,rm_watch} fanotify_mark
         landlock_{add_rule,create_ruleset,restrict_self}""",
     "pipes and waiting": """
         pipe{,2} poll ppoll{,_time64} select _newselect pselect6{,_time64} eventfd{,2}
         epoll_{create,create1,ctl,ctl_old,pwait,pwait2,wait,wait_old}
-        futex{,_time64,_waitv}""",
+        futex{,_time64,_waitv,_wait,_wake,_requeue}""",
     "sockets": """
-        socket socketcall socketpair bind listen accept{,4} connect shutdown
+        socketcall socketpair bind listen accept{,4} connect shutdown
         getsockname getpeername getsockopt setsockopt
         send sendto sendmsg sendmmsg recv recvfrom recvmsg recvmmsg{,_time64}""",
     "System V and POSIX queues": """
@@ -72,10 +75,21 @@ _ALWAYS = {
 _NEW_NAMESPACES = 0x7E020000
 _PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 
+# Address families that socket(2) may name: all below the first, and these. Left out are DECnet (12),
+# Econet (19), ATM SVC (20), IrDA (23), WANPIPE (25), ISDN (34), CAIF (37), AF_ALG (38: the kernel's
+# crypto) and AF_VSOCK (40: not namespaced). i386's socketcall hides its arguments from any filter.
+_FAMILIES_BELOW = 12
+_FAMILIES = (13, 14, 15, 16, 17, 18, 21, 22, 24, *range(26, 34), 35, 36, 39, *range(41, 46))
+
 # (names, what else the rule says); order as Docker writes them.
 _CONDITIONAL: tuple[tuple[str, dict[str, Any]], ...] = (
     # Before 4.8 a tracer could slip past the filter.
-    ("ptrace", {"includes": {"minKernel": "4.8"}}),
+    ("process_vm_{readv,writev} ptrace", {"includes": {"minKernel": "4.8"}}),
+    ("socket", {"args": [{"index": 0, "value": _FAMILIES_BELOW, "op": "SCMP_CMP_LT"}]}),
+    *(
+        ("socket", {"args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})
+        for value in _FAMILIES
+    ),
     *(
         ("personality", {"args": [{"index": 0, "value": value, "op": "SCMP_CMP_EQ"}]})
         for value in _PERSONALITIES
@@ -88,8 +102,9 @@ _CONDITIONAL: tuple[tuple[str, dict[str, Any]], ...] = (
     ("modify_ldt", {"includes": {"arches": ["amd64", "x32", "x86"]}}),
     ("open_by_handle_at", {"includes": {"caps": ["CAP_DAC_READ_SEARCH"]}}),
     (
-        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount"
-        " mount_setattr move_mount name_to_handle_at open_tree perf_event_open quotactl{,_fd}"
+        "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie"
+        " lsm_{get_self_attr,list_modules,set_self_attr} mount"
+        " mount_setattr move_mount open_tree perf_event_open quotactl{,_fd}"
         " setdomainname sethostname setns syslog umount{,2} unshare",
         {"includes": {"caps": ["CAP_SYS_ADMIN"]}},
     ),
@@ -118,15 +133,18 @@ _CONDITIONAL: tuple[tuple[str, dict[str, Any]], ...] = (
             "CAP_SYS_PACCT": "acct",
             "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise process_vm_{readv,writev} ptrace",
             "CAP_SYS_RAWIO": "iopl ioperm",
-            "CAP_SYS_TIME": "settimeofday stime clock_settime",
+            "CAP_SYS_TIME": "settimeofday stime clock_settime{,64}",
             "CAP_SYS_TTY_CONFIG": "vhangup",
-            "CAP_SYS_NICE": "get_mempolicy mbind set_mempolicy",
+            "CAP_SYS_NICE": "get_mempolicy mbind set_mempolicy{,_home_node}",
             "CAP_SYSLOG": "syslog",
             "CAP_BPF": "bpf",
             "CAP_PERFMON": "perf_event_open",
         }.items()
     ),
 )
+
+VERSION = "moby/profiles 02e898b137ae"
+"""Whose rules these are."""
 
 ARCH_MAP = (
     ("SCMP_ARCH_X86_64", ("SCMP_ARCH_X86", "SCMP_ARCH_X32")),
@@ -145,6 +163,7 @@ def docker_default() -> dict[str, Any]:
         syscalls.append({"names": list(expand(names)), "action": "SCMP_ACT_ALLOW", **rest})
     return {
         "defaultAction": "SCMP_ACT_ERRNO",
+        "defaultErrnoRet": errno.EPERM,
         "archMap": [
             {"architecture": main, "subArchitectures": list(others)} for main, others in ARCH_MAP
         ],

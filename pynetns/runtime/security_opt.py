@@ -1,6 +1,6 @@
 """--security-opt: the text of the options as values.
 
-Owns: which options there are. What a profile holds is seccomp.py's.
+Owns: which options there are. What a profile holds is seccomp_custom.py's.
 Source: moby parseSecurityOpt; docker run --help.
 """
 
@@ -11,16 +11,29 @@ from functools import lru_cache
 
 from ..errors import InvalidParameter
 
-UNCONFINED = "unconfined"
+UNCONFINED, BUILTIN = "unconfined", "builtin"
 _ACCEPTED = (
-    "no-new-privileges[=true|false], seccomp=unconfined, seccomp=<profile file or JSON>, "
-    "systempaths=unconfined, apparmor=unconfined, label=disable"
+    "no-new-privileges[=true|false], seccomp=builtin, seccomp=unconfined, "
+    "seccomp=<profile file or JSON>, systempaths=unconfined, apparmor=unconfined, label=disable"
 )
+_BOOLEANS = {
+    **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
+}
+"""As Go's strconv.ParseBool."""
+_LACKING = {
+    "apparmor": "containers are not confined by AppArmor here; accepted: apparmor=unconfined",
+    "label": "containers get no SELinux label here; accepted: label=disable",
+    "credentialspec": "is for Windows containers",
+    "writable-cgroups": "the cgroup view of a container is read-only; --privileged has a writable one",
+}
+"""What Docker knows and this engine could not keep."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecurityOptions:
-    """`seccomp`: "" for the default profile, "unconfined", a file's path, or a profile's JSON."""
+    """`seccomp`: "" for the default, "builtin" for the default profile asked for by name,
+    "unconfined", a file's path, or a profile's JSON."""
 
     no_new_privileges: bool = False
     seccomp: str = ""
@@ -35,20 +48,39 @@ def parse_security_opt(options: tuple[str, ...]) -> SecurityOptions:
     no_new_privileges = system_paths = False
     seccomp = ""
     for option in options:
-        # Docker's old spelling had a colon.
-        separator = "=" if "=" in option else ":"
-        key, _, value = option.partition(separator)
-        match key, value:
-            case "no-new-privileges", "" | "true" | "1":
-                no_new_privileges = True
-            case "no-new-privileges", "false" | "0":
-                no_new_privileges = False
-            case "seccomp", _ if value:
-                seccomp = value
-            case ("systempaths", "unconfined"):
-                system_paths = True
-            case ("apparmor", "unconfined") | ("label", "disable"):
-                pass
-            case _:
-                raise InvalidParameter(f"--security-opt: invalid {option!r}; accepted: {_ACCEPTED}")
+        key, value = split_option(option)
+        if key == "no-new-privileges":
+            no_new_privileges = _boolean(option, value)
+        elif key == "seccomp" and value:
+            seccomp = value
+        elif (key, value) == ("systempaths", "unconfined"):
+            system_paths = True
+        elif (key, value) not in (("apparmor", "unconfined"), ("label", "disable")):
+            raise _refused(option, key)
     return SecurityOptions(no_new_privileges, seccomp, system_paths)
+
+
+def split_option(option: str) -> tuple[str, str]:
+    """("seccomp", "/a:b") of "seccomp=/a:b"; Docker's old spelling had a colon. The value is "" for
+    none."""
+    key, _, value = option.partition("=" if "=" in option else ":")
+    if ":" in key:  # the old spelling, of a value that holds "="
+        key, _, value = option.partition(":")
+    return key, value
+
+
+def _boolean(option: str, value: str) -> bool:
+    if option == "no-new-privileges":
+        return True
+    if value not in _BOOLEANS:
+        raise _refused(option, "")
+    return _BOOLEANS[value]
+
+
+def _refused(option: str, key: str) -> InvalidParameter:
+    why = _LACKING.get(key)
+    return InvalidParameter(
+        f"--security-opt {option}: {why}"
+        if why
+        else f"--security-opt: invalid {option!r}; accepted: {_ACCEPTED}"
+    )

@@ -17,6 +17,7 @@ from typing import Any
 from ..model.config import Config, HostConfig
 from .capabilities import DEFAULT as DEFAULT_CAPABILITIES
 from .devices import DEFAULT_RULES, NO_DEVICES, ResolvedDevices
+from .masked_paths import MASKED_PATHS, READONLY_PATHS
 from .security_opt import parse_security_opt
 from .spec_mounts import DEFAULT_MOUNTS, IpcMode, set_mounts, setup_mounts
 from .user import ROOT, User
@@ -26,19 +27,6 @@ Spec = dict[str, Any]
 
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 NAMESPACES = tuple({"type": kind} for kind in ("mount", "network", "uts", "pid", "ipc"))
 
 # Harmless inside a network namespace of one's own: ping and ports below 1024 without privilege.
@@ -61,7 +49,8 @@ class SpecRequest:
     network is shared). A `*_pid` is the pid of the container whose namespace is joined.
     `netns_path` is the pinned namespace; "" makes a new one ("host": none). Paths of network files:
     "" leaves the file out. `shm_path` is the directory behind /dev/shm for an IPC mode other than
-    private and none. `seccomp` is `linux.seccomp`, None for unconfined.
+    private and none. `seccomp` is `linux.seccomp`, None for unconfined. `masked_paths` are those of
+    this machine, for a container that asks for no others.
     """
 
     container_id: str
@@ -87,6 +76,7 @@ class SpecRequest:
     hosts_path: str = ""
     shm_path: str = ""
     private_cgroupns: bool = False
+    masked_paths: tuple[str, ...] = MASKED_PATHS
 
 
 def create_spec(request: SpecRequest) -> Spec:
@@ -105,7 +95,7 @@ def create_spec(request: SpecRequest) -> Spec:
     set_seccomp(spec, request)
     set_mounts(spec, request, setup_mounts(request))
     set_security(spec, request.host_config)
-    set_paths(spec, request.host_config)
+    set_paths(spec, request)
     return spec
 
 
@@ -327,9 +317,10 @@ def set_security(spec: Spec, host_config: HostConfig) -> None:
     process["oomScoreAdj"] = host_config.oom_score_adj
 
 
-def set_paths(spec: Spec, host_config: HostConfig) -> None:
+def set_paths(spec: Spec, request: SpecRequest) -> None:
     """Masked and read-only paths: none when privileged, else the configuration's if it has any."""
-    linux = spec["linux"]
+    linux, host_config = spec["linux"], request.host_config
+    linux["maskedPaths"] = request.masked_paths
     if (
         host_config.privileged
         or parse_security_opt(host_config.security_opt).system_paths_unconfined

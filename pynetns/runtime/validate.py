@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable
 from ..errors import InvalidParameter
 from ..model.config import Config, HostConfig, Mount
 from .capabilities import tweak_capabilities
-from .seccomp_custom import parse_profile, read_profile
-from .security_opt import UNCONFINED, parse_security_opt
+from .seccomp_custom import parse_profile, read_profile, source_of
+from .security_opt import BUILTIN, UNCONFINED, parse_security_opt
 from .spec_mounts import PROPAGATIONS, IpcMode, merge_tmpfs_options
 
 MINIMUM_MEMORY = 6 << 20  # bytes; moby linuxMinMemory
@@ -88,8 +88,8 @@ def _check_mode(option: str, mode: str, words: tuple[str, ...], *, container: bo
 def _check_privileges(config: Config, host_config: HostConfig) -> None:
     tweak_capabilities(host_config.cap_add, host_config.cap_drop, host_config.privileged)
     profile = parse_security_opt(host_config.security_opt).seccomp
-    if profile not in ("", UNCONFINED):
-        parse_profile(read_profile(profile))
+    if profile not in ("", UNCONFINED, BUILTIN):
+        parse_profile(read_profile(profile), source_of(profile))
 
 
 def _check_sysctls(config: Config, host_config: HostConfig) -> None:

@@ -1,4 +1,8 @@
-"""The compiled filter in the kernel: a forked child loads it and says what its calls answer."""
+"""The compiled filter in the kernel: a forked child loads it and says what its calls answer.
+
+That tests/bpf.py runs a filter as the kernel does is shown here too, with calls that do not exist:
+nothing but the filter can answer them otherwise than by ENOSYS.
+"""
 
 import ctypes
 import errno
@@ -11,7 +15,23 @@ import pytest
 
 from pynetns.runtime.capabilities import DEFAULT
 from pynetns.runtime.seccomp import machine, resolve, resolve_default
-from pynetns.runtime.seccomp_compile import compile_filter
+from pynetns.runtime.seccomp_bpf import generate
+from pynetns.runtime.seccomp_compile import (
+    compile_by_libseccomp,
+    compile_filter,
+    load_library,
+)
+from pynetns.runtime.seccomp_rules import (
+    ALLOW,
+    ERRNO,
+    TOKENS,
+    X86_64,
+    Compare,
+    Conditional,
+    Table,
+)
+
+from .. import bpf
 
 pytestmark = [
     pytest.mark.root,
@@ -22,8 +42,9 @@ pytestmark = [
 NUMBERS = {
     "getpid": 39, "clone": 56, "personality": 135, "mount": 165, "ptrace": 101, "keyctl": 250,
     "unshare": 272, "bpf": 321, "clone3": 435, "fchmodat2": 452, "not_yet": 4000, "chroot": 161,
-    "mkdir": 83, "socket": 41,
+    "mkdir": 83, "socket": 41, "io_uring_setup": 425, **{f"call {n}": n for n in range(3000, 3010)},
 }  # fmt: skip
+AF_VSOCK = 40
 CLONE_NEWUTS, CLONE_NEWUSER = 0x04000000, 0x10000000
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 38, 22, 2
 
@@ -90,8 +111,11 @@ def default_filter():
         ("clone", (CLONE_NEWUSER | signal.SIGCHLD,), errno.EPERM),
         ("personality", (0x0040000,), errno.EPERM),
         ("clone3", (), errno.ENOSYS),
+        # Newer than the installed libseccomp.
+        ("fchmodat2", (0, 0, 0, 0), errno.EFAULT if machine()[0] >= (6, 6) else errno.ENOSYS),
+        ("io_uring_setup", (), errno.EPERM),
+        ("socket", (AF_VSOCK, 1), errno.EPERM),
         # Newer than the profile: "no such call", so that a C library falls back on an older one.
-        ("fchmodat2", (), errno.ENOSYS),
         ("not_yet", (), errno.ENOSYS),
     ],
 )
@@ -130,3 +154,73 @@ def test_a_custom_deny_list():
     calls = [("mkdir",), ("personality", 8), ("personality", 0xFFFFFFFF), ("personality", 0)]
     calls += [("unshare", 0), ("getpid",)]
     assert answers(program, calls) == [errno.EXDEV, errno.EPERM, errno.EPERM, 0, 0, 0]
+
+
+EDGES = (
+    0,
+    1,
+    7,
+    0x7FFFFFFF,
+    0x80000000,
+    0xFFFFFFFF,
+    1 << 32,
+    (1 << 32) + 7,
+    1 << 63,
+    (1 << 64) - 1,
+)
+OPS = ("EQ", "NE", "LT", "LE", "GT", "GE")
+
+
+def conditions():
+    """One call number after the other, each with other rules."""
+    for value in (7, 0x80000000, (1 << 32) + 7):
+        yield tuple((Compare(index, op, value),) for index, op in ((0, "EQ"), (1, "EQ")))
+        yield ((Compare(0, "GE", value), Compare(1, "NE", value)),)
+        yield ((Compare(0, "MASKED_EQ", value & 5, value), Compare(1, "LT", value)),)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_python_runs_a_filter_as_the_kernel_does(op):
+    pieces = {0: ALLOW, 3001: ERRNO | 301, 3002: ALLOW, 3003: ERRNO | 303, 3004: ERRNO | 304}
+    pieces[3000] = Conditional(
+        ERRNO | 300, ((Compare(0, op, (1 << 32) + 7),), (Compare(1, op, 7),))
+    )
+    for number, rules in enumerate(conditions(), start=3005):
+        if number < 3010:
+            pieces[number] = Conditional(ERRNO | number - 2700, rules)
+    pieces[3010] = ALLOW
+    program = generate(ALLOW, [Table(TOKENS[X86_64], tuple(sorted(pieces.items())))])
+    decoded = bpf.decode(program)
+    calls = [
+        (f"call {number}", first, second)
+        for number in range(3000, 3010)
+        for first in EDGES
+        for second in (EDGES if number in (3000, 3005, 3006, 3007) else (0, 7))
+    ]
+    expected = []
+    for name, *args in calls:
+        answer = bpf.run(decoded, bpf.seccomp_data(TOKENS[X86_64], NUMBERS[name], args))
+        expected.append(errno.ENOSYS if answer == ALLOW else answer & 0xFFFF)
+    assert answers(program, calls) == expected
+    assert len(set(expected)) >= 8
+
+
+def test_what_ours_does_not_know_goes_to_libseccomp():
+    """Conditional rules of one call with different actions."""
+    profile = {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [],
+        "syscalls": [
+            {
+                "names": ["mkdir"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": number,
+                "args": [{"index": 1, "value": number, "op": "SCMP_CMP_EQ"}],
+            }
+            for number in (300, 301)
+        ],
+    }
+    program = compile_filter(profile)
+    assert program == compile_by_libseccomp(load_library(), profile, X86_64)
+    calls = [("mkdir", 0, 300), ("mkdir", 0, 301), ("mkdir", 0, 302)]
+    assert answers(program, calls) == [300, 301, errno.EFAULT]

@@ -47,7 +47,18 @@ def test_default_mounts(run):
     assert mounts["/sys/fs/cgroup"][1] & {"ro"}
 
 
-@pytest.mark.parametrize("path", ["/proc/kcore", "/proc/keys", "/proc/timer_list", "/sys/firmware"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc/kcore",
+        "/proc/keys",
+        "/proc/timer_list",
+        "/proc/interrupts",
+        "/sys/firmware",
+        "/sys/devices/virtual/powercap",
+        "/sys/devices/system/cpu/cpu0/thermal_throttle",
+    ],
+)
 def test_masked_paths_show_nothing(run, path):
     if not os.path.exists(path):
         assert run(["sh", "-c", f"test ! -e {path} && echo absent"]) == "absent\n"
