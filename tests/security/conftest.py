@@ -154,3 +154,19 @@ def exec_outcome(container, command: list[str], **options) -> Outcome:
         return Outcome(container.exec_run(command, **options)[1].decode(errors="replace"), "")
     except PynetnsError as error:
         return Outcome("", f"{type(error).__name__}: {error}")
+
+
+class Memory:
+    """How much more memory this process has used, at the most, since `reset` (bytes). proc(5)."""
+
+    def reset(self) -> None:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak falls to what is used now
+        self._before = self._peak()
+
+    @staticmethod
+    def _peak() -> int:
+        status = Path("/proc/self/status").read_text()
+        return int(status.split("VmHWM:")[1].split()[0]) * 1024
+
+    def grown(self) -> int:
+        return self._peak() - self._before

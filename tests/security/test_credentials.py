@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 
 import pytest
 
 from pynetns.errors import PynetnsError
 
-from .conftest import Outcome, exec_outcome
+from .conftest import Memory, Outcome, exec_outcome
 
 MEMORY = 64 << 20  # bytes; more than any sensible /etc/passwd needs
 
@@ -160,11 +159,35 @@ def test_hostile_user_files(attack, attempt, as_user, workshop, victim, name):
         root = workshop.tree()
         hostile_file(root / "etc" / name, kind, victim)
         this = attack("user files", f"/etc/{name} is {kind}; run and exec -u app, -g app")
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        memory = Memory()
+        memory.reset()
         outcomes = [attempt(root, ["/attack", "ids"], user="app:app")]
         outcomes.append(attempt(root, ["/attack", "ids"], user="1000", group_add=["app"]))
         outcomes.append(as_user("exec", root, ["/attack", "ids"], "app:app"))
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        grown = memory.grown()
         became_root = [str(outcome) for outcome in outcomes if 0 in identity(outcome)[:3]]
         verdicts.append((this, became_root or grown > MEMORY, f"{became_root} {grown} bytes"))
     attack.judge(*verdicts)
+
+
+def test_hostile_name_files(attack, attempt, running, workshop):
+    """/etc/hosts and its kind are the engine's files in the container's hands: written inside, read
+    outside at the next start."""
+    names = "/etc/hosts /etc/resolv.conf /etc/hostname"
+    this = attack(
+        "user files", "hosts, resolv.conf, hostname blown up to a gigabyte, then a restart"
+    )
+    container = running(
+        workshop.tree(), ["sh", "-c", f"/bin/busybox truncate -s 1G {names}; ls -l {names}"]
+    )
+    container.wait(timeout=20)
+    this.control("1073741824" in container.logs().decode(), "inside")
+    memory = Memory()
+    memory.reset()
+    outcome = ""
+    try:
+        container.start()
+        container.wait(timeout=20)
+    except PynetnsError as error:
+        outcome = str(error)
+    this.verdict(memory.grown() > MEMORY, f"{memory.grown()} bytes {outcome}")
