@@ -245,7 +245,7 @@ enum pn_spawn_flags {
 	PN_SPAWN_STDIN = 1,      /* keep the program's stdin open; else it is /dev/null */
 	PN_SPAWN_STDIN_ONCE = 2, /* close it when the attached client's ends */
 	PN_SPAWN_TTY = 4,        /* the plan has PN_OP_TTY */
-	PN_SPAWN_LOG = 8,        /* an fd: the json log file */
+	PN_SPAWN_LOG = 8,        /* an fd: the directory of the log; struct pn_log_options in front of the plan */
 	PN_SPAWN_RECORD = 16,    /* an fd: the directory that gets the file "exit" */
 	PN_SPAWN_ATTACH_IN = 32, /* an fd each, in this order */
 	PN_SPAWN_ATTACH_OUT = 64,
@@ -256,6 +256,21 @@ enum pn_spawn_flags {
 };
 
 enum pn_frame_limits { PN_PROTOCOL = 1, PN_KEY_MAX = 72, PN_FRAME_MAX = 131072 };
+
+enum pn_log_driver { PN_LOG_NONE = 0, PN_LOG_JSON_FILE, PN_LOG_LOCAL };
+enum pn_log_mode { PN_LOG_BLOCKING = 0, PN_LOG_NON_BLOCKING };
+
+/* How a task's output is logged. It stands before the plan, in the frame or in the memory file. */
+struct pn_log_options {
+	uint32_t driver;     /* enum pn_log_driver */
+	uint32_t mode;       /* enum pn_log_mode */
+	uint64_t max_size;   /* bytes of one file; 0: unlimited */
+	uint32_t max_file;   /* files kept, the one being written included; at least 1 */
+	uint32_t pad;        /* 0 */
+	uint64_t max_buffer; /* bytes that may wait for the disk, PN_LOG_NON_BLOCKING only */
+	char name[104];      /* path below the directory: "<id>-json.log", "local-logs/container.log"; the file and its
+				parent are made when missing; rotated to name.1, name.2, ... */
+};
 
 /* The fds of a SPAWN come in this order: memfd, log, record, attach in/out/err, `hold` fds that the shim keeps open
  * while the task lives (reserved host ports), then table entries 3… of the plan. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,6 +35,12 @@ SPAWN_ATTACH_ERR = lib.PN_SPAWN_ATTACH_ERR
 SPAWN_TRACE = lib.PN_SPAWN_TRACE
 SPAWN_MEMFD = lib.PN_SPAWN_MEMFD
 SPAWN_DIRECT = lib.PN_SPAWN_DIRECT
+
+LOG_NONE = lib.PN_LOG_NONE
+LOG_JSON_FILE = lib.PN_LOG_JSON_FILE
+LOG_LOCAL = lib.PN_LOG_LOCAL
+LOG_BLOCKING = lib.PN_LOG_BLOCKING
+LOG_NON_BLOCKING = lib.PN_LOG_NON_BLOCKING
 
 PROTOCOL = lib.PN_PROTOCOL
 FRAME_MAX = lib.PN_FRAME_MAX
@@ -86,6 +93,29 @@ def receive(sock: int) -> Frame:
         key = ffi.string(frame.key).decode()
         payload = bytes(ffi.buffer(buffer, size))
         return Frame(frame.kind, frame.serial, frame.arg, frame.value, frame.received, key, payload)
+
+
+def log_options(
+    driver: int,
+    name: str,
+    *,
+    mode: int = LOG_BLOCKING,
+    max_size: int = 0,
+    max_file: int = 1,
+    max_buffer: int = 1 << 20,
+) -> bytes:
+    """A `struct pn_log_options`: what stands before the plan of a SPAWN with SPAWN_LOG.
+
+    `name`: the log's path below the directory given with it, at most 103 bytes. Sizes in bytes;
+    `max_size` 0 is unlimited; `max_file` counts the file being written. ValueError when `name` is too long.
+    """
+    options = ffi.new("struct pn_log_options *")
+    encoded = os.fsencode(name)
+    if len(encoded) >= ffi.sizeof(options.name):
+        raise ValueError(f"log name too long: {name!r}")
+    options.driver, options.mode, options.name = driver, mode, encoded
+    options.max_size, options.max_file, options.max_buffer = max_size, max_file, max_buffer
+    return bytes(ffi.buffer(options))
 
 
 def parse_error(payload: bytes) -> KernelError:
