@@ -306,6 +306,8 @@ static int op_exec(struct pn_child *child, const struct pn_op *op)
 		return pn_child_fail(child, errno, "close_range");
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
+	if (child->shared_word)
+		__atomic_store_n(child->shared_word, PN_CHILD_EXECUTES, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < plan->ncandidates; i++) {
 		execve(plan->candidates[i], plan->argv, plan->envp);
 		if (errno == EACCES || (errno != ENOENT && errno != ENOTDIR))
@@ -315,6 +317,8 @@ static int op_exec(struct pn_child *child, const struct pn_op *op)
 		if (errno == ENOTDIR && plan->ncandidates == 1)
 			errnum = errno;
 	}
+	if (child->shared_word)
+		__atomic_store_n(child->shared_word, PN_CHILD_PREPARES, __ATOMIC_RELEASE);
 	return pn_child_fail(child, errnum, plan->argv[0]);
 }
 

@@ -21,7 +21,16 @@ struct pn_report {
 	};
 };
 
+/* The word that a copied child shares with its spawner. */
+enum pn_child_word {
+	PN_CHILD_SHARES, /* it still uses the spawner's descriptor table */
+	PN_CHILD_PREPARES,
+	PN_CHILD_EXECUTES, /* every operation but the last is done */
+	PN_CHILD_UNKNOWN   /* the spawner's: there is no word */
+};
+
 struct pn_child {
+	uint32_t *shared_word; /* enum pn_child_word, or NULL */
 	const struct pn_plan *plan;
 	int report;     /* socket to the spawner */
 	bool shares_vm; /* cloned with CLONE_VM: memory is the spawner's */

@@ -24,28 +24,36 @@ static sigset_t block_signals(void)
 	return before;
 }
 
-int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd, int *ret_pid,
-		     struct pn_error *reterr)
+int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, uint32_t *shared_word,
+		     int *ret_pidfd, int *ret_pid, struct pn_error *reterr)
 {
 	struct pn_clone_args args = {
-		.flags = plan->clone_flags | CLONE_PIDFD | (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
+		.flags = plan->clone_flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
+			 (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0),
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
+		.parent_tid = (uint64_t)(uintptr_t)ret_pid,
 		.exit_signal = SIGCHLD,
 		.cgroup = plan->cgroup_fd >= 0 ? (uint64_t)plan->cgroup_fd : 0,
 	};
 	sigset_t before = block_signals();
-	long pid = sys_clone3(&args);
-	int errnum = errno;
+	long pid;
+	int errnum;
+
+	if (shared_word)
+		*shared_word = PN_CHILD_PREPARES; /* the table is copied */
+	pid = sys_clone3(&args);
+	errnum = errno;
 
 	if (pid == 0) {
-		struct pn_child child = { .plan = plan, .report = report_child, .mask_fd = -1, .trace = trace };
+		struct pn_child child = {
+			.shared_word = shared_word, .plan = plan, .report = report_child, .mask_fd = -1, .trace = trace
+		};
 
 		pn_child_run(&child);
 	}
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
 	if (pid < 0)
 		return pn_fail(reterr, errnum, PN_STEP_CLONE, "new process");
-	*ret_pid = (int)pid;
 	return 0;
 }
 

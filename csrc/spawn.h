@@ -5,9 +5,11 @@
 #include "child.h"
 
 /* Clones without sharing memory: the caller goes on at once and hears of the child through `report`, its end of the
- * socket pair whose other end is report_child. trace may be NULL. */
-int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, int *ret_pidfd, int *ret_pid,
-		     struct pn_error *reterr);
+ * socket pair whose other end is report_child. trace may be NULL. shared_word (enum pn_child_word), in memory that
+ * caller and child share, tells how far the child is; NULL: nobody asks. ret_pidfd and ret_pid are written by the
+ * kernel, before the child runs. */
+int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, uint32_t *shared_word,
+		     int *ret_pidfd, int *ret_pid, struct pn_error *reterr);
 
 /* One report, or 0 at the end of the socket (the program was executed), or -errno. ret_fd gets a passed fd or -1. */
 int pn_report_recv(int sock, int flags, struct pn_report *report, int *ret_fd);

@@ -203,11 +203,8 @@ def create_task(
     with step("create_task"):
         directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        log = os.open(
-            log_path(engine.root, container.id),
-            os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC,
-            0o640,
-        )
+        log_dir, log_name = os.path.split(log_path(engine.root, container.id))
+        log = os.open(log_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         scope.callback(os.close, log)
         go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
         scope.callback(os.close, go_reader)
@@ -216,7 +213,9 @@ def create_task(
             key=container.id,
             directory=directory,
             flags=stdio_flags(container.record),
-            log_fd=log,
+            log_dir_fd=log,
+            log_options=frame.log_options(frame.LOG_JSON_FILE, log_name),
+            cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
             go_fd=go_writer,
