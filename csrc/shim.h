@@ -60,6 +60,7 @@ struct pn_stream {
 	uint32_t tail; /* the newest chunk, 0: none */
 	uint32_t nchunks;
 	uint64_t in; /* position after the newest byte */
+	bool enlarged;
 };
 
 /* Output on its way to the disk; shim_log.c's. */

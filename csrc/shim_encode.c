@@ -36,30 +36,33 @@ static size_t utf8_length(const uint8_t *s, size_t left)
 	return n;
 }
 
-#define ONES 0x0101010101010101ULL
-#define HIGH 0x8080808080808080ULL
-#define HAS_ZERO(w) (((w) - ONES) & ~(w) & HIGH)
-#define HAS(w, byte) HAS_ZERO((w) ^ (ONES * (uint64_t)(byte)))
+typedef int8_t bytes16 __attribute__((vector_size(16)));
 
-/* Whether one of eight bytes may need more than being copied: false alarms are fine. */
-static bool plain8(const uint8_t *s)
+/* Whether one of sixteen bytes needs more than being copied. Signed: bytes from 0x80 on are below 0x20. */
+static bool plain16(bytes16 v)
 {
-	uint64_t w;
+	bytes16 special = (v < 0x20) | (v == '"') | (v == '\\') | (v == '<') | (v == '>') | (v == '&');
+	uint64_t half[2];
 
-	memcpy(&w, s, sizeof(w));
-	return !((w & HIGH) | ((w - ONES * 0x20) & ~w & HIGH) | HAS(w, '"') | HAS(w, '\\') | HAS(w, '<') | HAS(w, '>') |
-		 HAS(w, '&'));
+	memcpy(half, &special, sizeof(half));
+	return !(half[0] | half[1]);
 }
 
-/* Bytes from the start that are copied as they are. */
-static size_t plain_run(const uint8_t *s, size_t size)
+/* Copies from the start what needs no more than that; how many bytes. Beyond them it may write some more. */
+static size_t copy_plain(char *out, const uint8_t *s, size_t size)
 {
 	size_t i = 0;
 
-	while (i + 8 <= size && plain8(s + i))
-		i += 8;
-	while (i < size && s[i] < 0x80 && !escapes[s[i]])
-		i++;
+	for (; i + 16 <= size; i += 16) {
+		bytes16 v;
+
+		memcpy(&v, s + i, sizeof(v));
+		memcpy(out + i, &v, sizeof(v));
+		if (!plain16(v))
+			break;
+	}
+	for (; i < size && s[i] < 0x80 && !escapes[s[i]]; i++)
+		out[i] = (char)s[i];
 	return i;
 }
 
@@ -106,9 +109,8 @@ static char *escape(char *out, const uint8_t *s, size_t size)
 	size_t i = 0;
 
 	while (i < size) {
-		size_t run = plain_run(s + i, size - i);
+		size_t run = copy_plain(out, s + i, size - i);
 
-		memcpy(out, s + i, run);
 		out += run;
 		i += run;
 		if (i < size)

@@ -385,7 +385,7 @@ static void serve_log(struct pn_log *log)
 	log->running = true;
 	if (write_some(log)) {
 		enqueue(log);
-	} else if (all_written(log)) {
+	} else if (!log->queued && all_written(log)) { /* else it has been woken again, and is still in the queue */
 		pn_close(&log->fd);
 		log->finished = true;
 		make_ready(log);
@@ -424,9 +424,11 @@ void log_start_writer(void)
 {
 	pthread_attr_t attr;
 
-	if (has_writer || !first)
+	if (has_writer)
 		return;
 	stopping = stopped = false;
+	if (!first)
+		return;
 	pthread_attr_init(&attr);
 	pthread_attr_setstacksize(&attr, WRITER_STACK);
 	has_writer = pthread_create(&writer, &attr, write_logs, NULL) == 0;
@@ -465,10 +467,11 @@ void log_begin(struct pn_task *task)
 
 void log_wake(struct pn_task *task)
 {
-	if (!task->log.active || task->log.held || task->log.finished)
+	if (!task->log.active || task->log.held)
 		return;
 	log_lock();
-	enqueue(&task->log);
+	if (!task->log.finished)
+		enqueue(&task->log);
 	log_unlock();
 	if (!stopping)
 		log_start_writer();
@@ -499,18 +502,25 @@ void log_release_held(const char *key)
 	log_wake(task);
 }
 
-void log_take_ready(void)
+static struct pn_log *next_ready(void)
 {
 	struct pn_log *log;
 
 	log_lock();
 	log = ready;
-	ready = NULL;
-	for (struct pn_log *l = log; l; l = l->next_ready)
-		l->ready = l->wanted = false;
+	if (log) {
+		ready = log->next_ready;
+		log->ready = log->wanted = false;
+	}
 	log_unlock();
-	while (log) {
-		struct pn_log *next = log->next_ready;
+	return log;
+}
+
+void log_take_ready(void)
+{
+	struct pn_log *log;
+
+	while ((log = next_ready())) {
 		struct pn_task *task = log->task;
 		char key[PN_KEY_MAX];
 
@@ -519,13 +529,20 @@ void log_take_ready(void)
 		stream_release(&task->stream[1]);
 		task_progress(task);
 		log_release_held(key);
-		log = next;
 	}
 }
 
 /* Only a log that is finished, or never began, is forgotten: its task waits for it. */
 void log_forget(struct pn_task *task)
 {
+	struct pn_log **at = &ready;
+
+	log_lock(); /* the writer may be just leaving it */
+	while (*at && *at != &task->log)
+		at = &(*at)->next_ready;
+	if (*at)
+		*at = task->log.next_ready;
+	log_unlock();
 	pn_close(&task->log.fd);
 	task->log.active = false;
 }

@@ -7,6 +7,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/futex.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -293,6 +295,17 @@ static void close_unnamed(struct census *census)
 	syscall(SYS_close_range, from, ~0U, 0);
 }
 
+/* A child that was just cloned may still use the table: nothing is closed under its feet. It has one of its own after
+ * its first system call, or is dead. */
+static void wait_for_child(struct kept_task *task)
+{
+	struct timespec moment = { .tv_nsec = 1000000 };
+	struct pollfd end = { .fd = task->pidfd, .events = POLLIN };
+
+	while (KEPT(task->child_word) == 0 && poll(&end, 1, 0) == 0)
+		syscall(SYS_futex, &task->child_word, FUTEX_WAIT, 0, &moment, NULL, 0);
+}
+
 static void free_uncounted(const struct census *census)
 {
 	free_tasks = free_cells = free_chunks = 0;
@@ -331,6 +344,8 @@ void store_recover(void)
 
 		if (task->state == KEPT_SPAWNING && task->pid == 0)
 			KEEP(task->state, KEPT_FREE); /* never cloned: its client asks again */
+		if (task->state == KEPT_SPAWNING)
+			wait_for_child(task);
 		if (task->state != KEPT_FREE)
 			count_task(&census, task);
 	}

@@ -16,11 +16,14 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
-#define WINDOW (2 * CHUNK_SIZE) /* bytes that may wait for the slowest */
-#define MOST_CHUNKS 8           /* beyond that bytes share a time of arrival */
+#define WINDOW (2 * CHUNK_SIZE)     /* bytes that may wait for a client */
+#define LOG_WINDOW (8 * CHUNK_SIZE) /* and for the log: its writer takes turns with others for the CPU */
+#define BUSY_PIPE (4 * CHUNK_SIZE)  /* capacity of the pipe of a program that has filled it */
+#define MOST_CHUNKS 12              /* beyond that bytes share a time of arrival */
 
 #define MOST_LEFT (1 << 20) /* bytes that a terminal's survivors may still add */
 
@@ -45,25 +48,35 @@ bool stream_taken(const struct pn_stream *stream)
 
 /* ---- how much may wait ---- */
 
-/* Position up to which everybody has the bytes; those that only a non-blocking log misses count as had, if asked so. */
-static uint64_t slowest(const struct pn_stream *stream, bool with_lossy_log)
+/* Position up to which every client has the bytes. */
+static uint64_t slowest_client(const struct pn_stream *stream)
 {
-	const struct pn_log *log = &stream->task->log;
 	uint64_t pos = stream->in;
 
 	for (const struct pn_sink *s = stream->sinks; s; s = s->next)
 		if (store->cells[s->cell].pos < pos)
 			pos = store->cells[s->cell].pos;
-	if (log->active && !log->finished &&
-	    (with_lossy_log || stream->task->kept->log.options.mode == PN_LOG_BLOCKING) &&
-	    KEPT(stream->kept->logged) < pos)
+	return pos;
+}
+
+static uint64_t slowest(const struct pn_stream *stream)
+{
+	const struct pn_log *log = &stream->task->log;
+	uint64_t pos = slowest_client(stream);
+
+	if (log->active && !log->finished && KEPT(stream->kept->logged) < pos)
 		pos = KEPT(stream->kept->logged);
 	return pos;
 }
 
+/* Bytes that only a non-blocking log misses hold nobody up. */
 static bool has_room(const struct pn_stream *stream)
 {
-	return stream->kept->ending == ENDING || stream->in - slowest(stream, false) < WINDOW;
+	const struct pn_log *log = &stream->task->log;
+	bool waits = log->active && !log->finished && stream->task->kept->log.options.mode == PN_LOG_BLOCKING;
+
+	return stream->kept->ending == ENDING || (stream->in - slowest_client(stream) < WINDOW &&
+						  (!waits || stream->in - KEPT(stream->kept->logged) < LOG_WINDOW));
 }
 
 static void watch_source(struct pn_stream *stream)
@@ -75,7 +88,7 @@ static void watch_source(struct pn_stream *stream)
 
 void stream_release(struct pn_stream *stream)
 {
-	uint64_t pos = slowest(stream, true);
+	uint64_t pos = slowest(stream);
 
 	log_lock(); /* the writer walks the list */
 	while (stream->kept->head) {
@@ -247,9 +260,22 @@ static struct pn_sink *sink_new(struct pn_stream *stream, uint32_t cell)
 	return sink;
 }
 
+/* A client asks again when it does not know whether the shim that was killed had attached it. */
+static bool is_attached(const struct pn_stream *stream, int fd)
+{
+	struct stat ours, theirs;
+
+	if (fstat(fd, &theirs) < 0)
+		return false;
+	for (const struct pn_sink *s = stream->sinks; s; s = s->next)
+		if (fstat(s->watch.fd, &ours) == 0 && ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
+			return true;
+	return false;
+}
+
 void stream_attach(struct pn_stream *stream, int fd)
 {
-	uint32_t cell = stream_taken(stream) ? 0 : store_new_cell();
+	uint32_t cell = stream_taken(stream) || is_attached(stream, fd) ? 0 : store_new_cell();
 
 	if (!cell || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0) {
 		if (cell)
@@ -357,7 +383,7 @@ static ssize_t pass_on(struct pn_stream *stream, size_t most)
 	ssize_t n;
 
 	if (stream->task->log.active || is_terminal(stream) || (sink && (sink->next || sink->indirect)) ||
-	    stream->kept->ending != OPEN || stream->in != slowest(stream, true))
+	    stream->kept->ending != OPEN || stream->in != slowest(stream))
 		return -ENOTSUP;
 	n = splice(stream->watch.fd, NULL, sink ? sink->watch.fd : store->devnull, NULL, most, SPLICE_F_NONBLOCK);
 	if (n >= 0)
@@ -428,6 +454,8 @@ static void stream_ready(struct pn_watch *watch, uint32_t events)
 		if (n > 0) {
 			if (is_terminal(stream))
 				watch_source(stream); /* asks again whether there is more */
+			else if (n == CHUNK_SIZE && !stream->enlarged)
+				stream->enlarged = fcntl(stream->watch.fd, F_SETPIPE_SZ, BUSY_PIPE) > 0;
 			hand_out(stream);
 			count_left(stream, n);
 			return;
