@@ -15,8 +15,8 @@ UNITS = (
     f"{CHILD_UNITS} frame"
 ).split()
 SHIM_UNITS = (
-    "shim shim_setup shim_spawn shim_task shim_stream shim_log frame spawn plan "
-    f"{CHILD_UNITS} error cleanup"
+    "shim shim_clean shim_setup shim_store shim_conn shim_request shim_spawn shim_task shim_exit "
+    f"shim_stream shim_feed shim_log shim_encode keeper frame spawn plan {CHILD_UNITS} error cleanup"
 ).split()
 CFLAGS = [
     "-std=gnu11",

@@ -98,7 +98,7 @@ static int close_foreign(struct pn_child *child)
 
 		if (syscall(SYS_close_range, above, ~0U, CLOSE_RANGE_UNSHARE) < 0)
 			return pn_child_fail(child, errno, "unshare descriptors");
-		__atomic_store_n(child->shared_word, 1, __ATOMIC_RELEASE);
+		__atomic_store_n(child->shared_word, PN_CHILD_PREPARES, __ATOMIC_RELEASE);
 		syscall(SYS_futex, child->shared_word, FUTEX_WAKE, 1, NULL, NULL, 0);
 	}
 	if (close_all_but(child->keep, child->nkeep) < 0)
@@ -416,6 +416,8 @@ static int op_exec(struct pn_child *child, const struct pn_op *op)
 	if (!child->ready && op_ready(child, &last) < 0)
 		return -1;
 	report_trace(child);
+	if (child->shared_word)
+		__atomic_store_n(child->shared_word, PN_CHILD_EXECUTES, __ATOMIC_RELEASE);
 	for (uint32_t i = 0; i < plan->ncandidates; i++) {
 		execve(plan->candidates[i], plan->argv, plan->envp);
 		if (errno == EACCES || (errno != ENOENT && errno != ENOTDIR))
@@ -425,6 +427,8 @@ static int op_exec(struct pn_child *child, const struct pn_op *op)
 		if (errno == ENOTDIR && plan->ncandidates == 1)
 			errnum = errno;
 	}
+	if (child->shared_word)
+		__atomic_store_n(child->shared_word, PN_CHILD_PREPARES, __ATOMIC_RELEASE);
 	return pn_child_fail(child, errnum, plan->argv[0]);
 }
 

@@ -21,12 +21,20 @@ struct pn_report {
 	};
 };
 
+/* The word that a child with a borrowed descriptor table shares with its spawner. */
+enum pn_child_word {
+	PN_CHILD_SHARES, /* it still uses the spawner's descriptor table */
+	PN_CHILD_PREPARES,
+	PN_CHILD_EXECUTES, /* every operation but the last is done */
+	PN_CHILD_UNKNOWN   /* the spawner's: there is no word */
+};
+
 struct pn_child {
 	const struct pn_plan *plan;
 	int report;     /* socket to the spawner */
 	bool shares_vm; /* cloned with CLONE_VM: memory is the spawner's */
-	/* cloned with CLONE_FILES: the spawner's descriptors are not copied, only those kept are. Set to 1 (and a futex
-	 * waiter woken) once the child has a table of its own; NULL: it was cloned with one. */
+	/* enum pn_child_word. Cloned with CLONE_FILES: the spawner's descriptors are not copied, only those kept are; a
+	 * futex waiter is woken once the child has a table of its own. NULL: it was cloned with one. */
 	uint32_t *shared_word;
 	uint32_t offset;
 	int32_t index;

@@ -87,6 +87,8 @@ PN_EXPORT int pn_frame_recv(int sock, struct pn_frame *frame, uint8_t *payload, 
 		for (uint32_t i = 0; i < *ret_nfds; i++)
 			pn_close(&fds[i]);
 		*ret_nfds = 0;
+		if ((msg.msg_flags & MSG_CTRUNC) && !(msg.msg_flags & MSG_TRUNC)) /* no free number for them */
+			return pn_fail(reterr, EMFILE, PN_STEP_FRAME, "descriptors of a frame");
 		return pn_fail(reterr, EBADMSG, PN_STEP_FRAME, "truncated frame");
 	}
 	frame->key[PN_KEY_MAX - 1] = '\0';

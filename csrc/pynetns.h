@@ -253,12 +253,14 @@ enum pn_frame_kind {
 	PN_FRAME_SIGNAL,    /* arg signal number; answered OK or ERROR */
 	PN_FRAME_RESIZE,    /* arg rows << 16 | columns; answered OK */
 	PN_FRAME_CLOSE_STDIN,
-	PN_FRAME_LIST, /* answered by TASK frames of many entries each, then OK */
+	PN_FRAME_LIST, /* value: where to go on, 0 at first; answered by one TASK */
 	PN_FRAME_OK,
 	PN_FRAME_ERROR,   /* payload struct pn_error */
 	PN_FRAME_SPAWNED, /* value pid; payload struct pn_trace when asked for */
 	PN_FRAME_EXITED,  /* arg exit code; value time of exit, ns since the epoch */
-	PN_FRAME_TASK     /* payload struct pn_task_entry[] */
+	PN_FRAME_TASK,    /* payload struct pn_task_entry[]; value: where to go on, 0 when that was the last */
+	PN_FRAME_FDS,     /* descriptors of the SPAWN that follows on this connection, before its own; no answer */
+	PN_FRAME_STARTED  /* answered as the SPAWN of the key is or was, or ERROR with ESRCH */
 };
 
 enum pn_spawn_flags {
@@ -271,11 +273,12 @@ enum pn_spawn_flags {
 	PN_SPAWN_ATTACH_OUT = 64,
 	PN_SPAWN_ATTACH_ERR = 128,
 	PN_SPAWN_TRACE = 256,
-	PN_SPAWN_MEMFD = 512,  /* the plan is in an fd, not in the frame */
-	PN_SPAWN_DIRECT = 1024 /* the attach fds are the program's own stdio: the shim copies nothing */
+	PN_SPAWN_MEMFD = 512,   /* the plan is in an fd, not in the frame */
+	PN_SPAWN_DIRECT = 1024, /* the attach fds are the program's own stdio: the shim copies nothing */
+	PN_SPAWN_CGROUP = 2048  /* an fd, after record: the cgroup directory whose processes die with the program */
 };
 
-enum pn_frame_limits { PN_PROTOCOL = 1, PN_KEY_MAX = 72, PN_FRAME_MAX = 131072 };
+enum pn_frame_limits { PN_PROTOCOL = 2, PN_KEY_MAX = 72, PN_FRAME_MAX = 131072 };
 
 enum pn_log_driver { PN_LOG_NONE = 0, PN_LOG_JSON_FILE, PN_LOG_LOCAL };
 enum pn_log_mode { PN_LOG_BLOCKING = 0, PN_LOG_NON_BLOCKING };
@@ -292,8 +295,9 @@ struct pn_log_options {
 				parent are made when missing; rotated to name.1, name.2, ... */
 };
 
-/* The fds of a SPAWN come in this order: memfd, log, record, attach in/out/err, `hold` fds that the shim keeps open
- * while the task lives (reserved host ports), then table entries 3… of the plan. */
+/* The fds of a SPAWN come in this order: memfd, log, record, cgroup, attach in/out/err, `hold` fds that the shim keeps
+ * open while the task lives (reserved host ports), then table entries 3… of the plan. What does not fit into one
+ * datagram (253) goes ahead in FDS frames. */
 struct pn_frame {
 	uint16_t kind;
 	uint16_t flags;

@@ -1,13 +1,14 @@
 /* The shim: parent of every container of one exec root, so that they outlive whoever started them.
  *
- * One small process: it clones, watches pidfds, copies logs, keeps exit codes. It knows plans and descriptors, no
- * configuration. It lives in a mount namespace that holds nothing but an empty tmpfs, so that the copy each container
- * gets is small; it runs from a sealed memory file, so that nobody can write to it through /proc/<pid>/exe.
+ * It clones, watches pidfds, copies output, keeps exit codes. It knows plans and descriptors, no configuration. It
+ * lives in a mount namespace that holds nothing but an empty tmpfs, so that the copy each container gets is small; it
+ * runs from a sealed memory file, so that nobody can write to it through /proc/<pid>/exe.
  *
- *   pynetns-shim EXEC_ROOT [CGROUPS]
- *                              listens on EXEC_ROOT/shim.sock, then goes to the background; ends with its last task
- *                              once no engine is connected. The caller holds EXEC_ROOT's shim lock. Descriptors 3 and
- *                              on are CGROUPS cgroup.procs files, by which it enters cgroups of its own.
+ *   pynetns-shim EXEC_ROOT [CGROUPS]   listens on EXEC_ROOT/shim.sock, then goes to the background; ends with its last
+ *                                      task once no engine is connected. The caller holds EXEC_ROOT's shim lock.
+ *                                      Descriptors 3... are CGROUPS files (cgroup.procs) that it moves itself into.
+ *
+ * This unit owns the two epoll sets and the loop: one event at a time, requests and exits before streams.
  */
 #include "shim.h"
 #include "syscalls.h"
@@ -19,39 +20,60 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
-#define RECEIVE_FDS 253
+#define SECOND 1000000000LL
 
-int shim_devnull = -1;
 unsigned int shim_busy;
-static int epoll_fd = -1;
-static struct pn_watch listener;
+static int urgent = -1; /* requests, exits, and `bulk` itself */
+static int bulk = -1;   /* streams */
+static struct pn_watch kick;
+static struct pn_watch keeper;
+static bool keeper_gone;
+static volatile sig_atomic_t told_to_end;
+static int64_t idle_since, trim_at; /* CLOCK_MONOTONIC, 0: not so */
 
-/* ---- the epoll set ---- */
+/* ---- the epoll sets ---- */
 
 void shim_watch(struct pn_watch *watch, uint32_t events)
 {
 	struct epoll_event event = { .events = events, .data.ptr = watch };
 
-	if (epoll_ctl(epoll_fd, watch->armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, watch->fd, &event) == 0)
+	if (epoll_ctl(watch->bulk ? bulk : urgent, watch->armed ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, watch->fd, &event) ==
+	    0)
 		watch->armed = true;
 }
 
 void shim_unwatch(struct pn_watch *watch)
 {
 	if (watch->armed)
-		epoll_ctl(epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+		epoll_ctl(watch->bulk ? bulk : urgent, EPOLL_CTL_DEL, watch->fd, NULL);
 	watch->armed = false;
 }
 
-void shim_drop(struct pn_watch *watch)
+void shim_close_kept(int32_t *kept)
+{
+	int fd = *kept;
+
+	KEEP(*kept, -1);
+	if (fd >= 0) {
+		close(fd);
+		conn_rearm_listener();
+	}
+}
+
+void shim_close(struct pn_watch *watch, int32_t *kept)
 {
 	shim_unwatch(watch);
-	pn_close(&watch->fd);
+	if (kept)
+		KEEP(*kept, -1);
+	if (watch->fd >= 0) {
+		pn_close(&watch->fd);
+		conn_rearm_listener();
+	}
 }
 
 int64_t shim_now(int clock)
@@ -59,118 +81,158 @@ int64_t shim_now(int clock)
 	struct timespec now;
 
 	clock_gettime(clock, &now);
-	return now.tv_sec * 1000000000LL + now.tv_nsec;
+	return now.tv_sec * SECOND + now.tv_nsec;
 }
 
-/* ---- connections ---- */
+/* ---- what the loop does beside requests ---- */
 
-/* A client that does not read its answers notices at its next request: the socket is shut. */
-void shim_reply(struct pn_conn *conn, const struct pn_frame *frame, const void *payload, uint32_t size)
+void shim_kick(void)
 {
-	struct pn_error ignored;
-
-	if (pn_frame_send(conn->watch.fd, frame, payload, size, NULL, 0, &ignored) < 0)
-		shutdown(conn->watch.fd, SHUT_RDWR);
+	(void)!write(store->kick, &(uint64_t){ 1 }, sizeof(uint64_t));
 }
 
-void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_t step, const char *detail)
+static void kicked(struct pn_watch *watch, uint32_t events)
 {
-	struct pn_frame frame = { .kind = PN_FRAME_ERROR, .serial = serial };
-	struct pn_error error;
-
-	pn_fail(&error, errnum, step, detail);
-	shim_reply(conn, &frame, &error, sizeof(error));
-}
-
-static void answer_hello(struct pn_conn *conn, const struct pn_frame *frame)
-{
-	struct pn_frame reply = { .kind = PN_FRAME_HELLO, .serial = frame->serial, .arg = PN_PROTOCOL };
-
-	reply.value = getpid();
-	shim_reply(conn, &reply, NULL, 0);
-}
-
-static void dispatch(struct pn_conn *conn, const struct pn_frame *frame, const uint8_t *payload, uint32_t size,
-		     int *fds, uint32_t nfds)
-{
-	switch (frame->kind) {
-	case PN_FRAME_HELLO:
-		answer_hello(conn, frame);
-		break;
-	case PN_FRAME_SPAWN:
-		task_spawn(conn, frame, payload, size, fds, nfds);
-		break;
-	case PN_FRAME_WAIT:
-		task_wait(conn, frame);
-		break;
-	case PN_FRAME_ATTACH:
-		task_attach(conn, frame, fds, nfds);
-		break;
-	case PN_FRAME_SIGNAL:
-		task_signal(conn, frame);
-		break;
-	case PN_FRAME_RESIZE:
-		task_resize(conn, frame);
-		break;
-	case PN_FRAME_CLOSE_STDIN:
-		task_close_stdin(conn, frame);
-		break;
-	case PN_FRAME_LIST:
-		task_list(conn, frame);
-		break;
-	default:
-		shutdown(conn->watch.fd, SHUT_RDWR);
-	}
-}
-
-static void conn_close(struct pn_conn *conn)
-{
-	task_forget_conn(conn);
-	shim_drop(&conn->watch);
-	free(conn);
-	shim_busy--;
-}
-
-static void conn_ready(struct pn_watch *watch, uint32_t events)
-{
-	static uint8_t payload[PN_FRAME_MAX] __attribute__((aligned(8)));
-	struct pn_conn *conn = watch->owner;
-	struct pn_error error;
-	struct pn_frame frame;
-	int fds[RECEIVE_FDS];
-	uint32_t nfds = 0;
-	int size = pn_frame_recv(watch->fd, &frame, payload, sizeof(payload), fds, RECEIVE_FDS, &nfds, &error);
+	uint64_t count;
 
 	(void)events;
-	if (size == -EAGAIN || size == -EINTR)
-		return;
-	if (size < 0) {
-		conn_close(conn);
-		return;
-	}
-	frame.received = shim_now(CLOCK_MONOTONIC);
-	dispatch(conn, &frame, payload, (uint32_t)size, fds, nfds);
-	for (uint32_t i = 0; i < nfds; i++) /* those that nobody took */
-		pn_close(&fds[i]);
+	(void)!read(watch->fd, &count, sizeof(count));
+	task_look_aside();
+	log_take_ready();
 }
 
-static void listener_ready(struct pn_watch *watch, uint32_t events)
+static void watch_keeper(void)
 {
-	int fd = accept4(watch->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-	struct pn_conn *conn;
+	keeper = (struct pn_watch){ .fd = keeper_open() };
+	keeper_gone = keeper.fd < 0;
+	if (!keeper_gone)
+		shim_watch(&keeper, EPOLLIN);
+}
 
-	(void)events;
-	if (fd < 0)
+/* The watch of the keeper has no function of its own: its end is looked at between two events. */
+static void mind_keeper(void)
+{
+	if (!keeper_gone || !log_stop_writer())
 		return;
-	conn = calloc(1, sizeof(*conn));
-	if (!conn) {
-		close(fd);
+	if (keeper_replace() == 0) {
+		watch_keeper();
+		task_look_aside();
+	}
+	log_start_writer();
+}
+
+static void end_asked(int number)
+{
+	(void)number;
+	told_to_end = 1;
+}
+
+/* Milliseconds until something is due that has no event of its own, -1 for ever. */
+static int timeout(int64_t now)
+{
+	int64_t due = task_next_deadline();
+
+	if (idle_since && (!due || idle_since + SECOND < due))
+		due = idle_since + SECOND;
+	if (trim_at && (!due || trim_at < due))
+		due = trim_at;
+	if (!due)
+		return -1;
+	return due <= now ? 0 : (int)((due - now) / 1000000 + 1);
+}
+
+static void serve_one(const struct epoll_event *event)
+{
+	struct pn_watch *watch = event->data.ptr;
+	struct epoll_event stream;
+
+	if (!watch) { /* one slice of a stream; the next turn looks at requests again */
+		if (epoll_wait(bulk, &stream, 1, 0) != 1)
+			return;
+		event = &stream;
+		watch = stream.data.ptr;
+	}
+	if (watch == &keeper) {
+		shim_close(&keeper, NULL);
+		keeper_gone = true;
 		return;
 	}
-	conn->watch = (struct pn_watch){ .fd = fd, .ready = conn_ready, .owner = conn };
-	shim_watch(&conn->watch, EPOLLIN);
-	shim_busy++;
+	watch->ready(watch, event->events);
 }
+
+static bool finished(int64_t now)
+{
+	if (shim_busy)
+		idle_since = 0;
+	else if (!idle_since)
+		idle_since = now;
+	if (told_to_end && task_count() == 0)
+		return true;
+	return idle_since && now - idle_since >= SECOND;
+}
+
+static void trim(int64_t now)
+{
+	if (!store_untrimmed)
+		trim_at = 0;
+	else if (!trim_at)
+		trim_at = now + SECOND;
+	else if (now >= trim_at)
+		task_trim();
+}
+
+static void serve(void)
+{
+	struct epoll_event event;
+	sigset_t mask;
+
+	sigfillset(&mask);
+	sigdelset(&mask, SIGTERM);
+	for (;;) {
+		int64_t now = shim_now(CLOCK_MONOTONIC);
+		int n;
+
+		if (finished(now))
+			return;
+		trim(now);
+		n = epoll_pwait(urgent, &event, 1, timeout(now), &mask);
+		if (n == 1)
+			serve_one(&event);
+		else if (n == 0)
+			task_look_aside();
+		spawn_settle();
+		mind_keeper();
+	}
+}
+
+int shim_run(void)
+{
+	struct epoll_event streams = { .events = EPOLLIN };
+	struct sigaction action = { .sa_handler = end_asked };
+
+	told_to_end = 0;
+	shim_busy = 0;
+	idle_since = trim_at = 0;
+	log_reset();
+	spawn_reset();
+	prctl(PR_SET_NAME, "pynetns-shim");
+	sigaction(SIGTERM, &action, NULL);
+	store_recover();
+	urgent = store_fd_up(epoll_create1(EPOLL_CLOEXEC));
+	bulk = store_fd_up(epoll_create1(EPOLL_CLOEXEC));
+	if (urgent < 0 || bulk < 0 || epoll_ctl(urgent, EPOLL_CTL_ADD, bulk, &streams) < 0)
+		return 1;
+	watch_keeper();
+	kick = (struct pn_watch){ .fd = store->kick, .ready = kicked };
+	shim_watch(&kick, EPOLLIN);
+	task_restore_all();
+	conn_start();
+	serve();
+	conn_stop_listening();
+	return 0;
+}
+
+/* ---- the first process ---- */
 
 static int die(const char *what)
 {
@@ -178,56 +240,47 @@ static int die(const char *what)
 	return 1;
 }
 
-static int serve(void)
+static int open_kept(void)
 {
-	struct epoll_event event;
-
-	shim_watch(&listener, EPOLLIN);
-	do {
-		int n = epoll_wait(epoll_fd, &event, 1, shim_busy ? -1 : 1000);
-
-		if (n == 1) {
-			struct pn_watch *watch = event.data.ptr;
-
-			watch->ready(watch, event.events);
-		} else if (n == 0 && !shim_busy) {
-			return 0;
-		}
-	} while (1);
+	store->devnull = store_fd_up(open("/dev/null", O_RDWR | O_CLOEXEC));
+	store->kick = store_fd_up(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	store->listener = store_fd_up(setup_open_listener());
+	if (store->devnull < 0 || store->kick < 0 || store->listener < 0)
+		return -1;
+	if (pipe2(store->take, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(store->give, O_CLOEXEC | O_NONBLOCK) < 0)
+		return -1;
+	for (int i = 0; i < 2; i++) {
+		store->take[i] = store_fd_up(store->take[i]);
+		store->give[i] = store_fd_up(store->give[i]);
+	}
+	return 0;
 }
 
 int main(int argc, char **argv)
 {
-	sigset_t ignored;
+	unsigned int cgroups = argc == 3 ? (unsigned int)strtoul(argv[2], NULL, 10) : 0;
+	sigset_t all;
 
-	if (argc != 2 && argc != 3) {
+	if (argc < 2 || argc > 3) {
 		fprintf(stderr, "usage: pynetns-shim EXEC_ROOT [CGROUPS]\n");
 		return 2;
 	}
-	if (setup_seal_self(argv) < 0)
+	if (clean_close_descriptors(3 + cgroups) < 0)
+		return die("descriptors");
+	clean_join_cgroups(3, cgroups);
+	if (setup_seal_self((char *[]){ argv[0], argv[1], NULL }, argv[1]) < 0)
 		return die("seal");
-	if (argc == 3)
-		setup_enter_cgroups(atoi(argv[2]));
-	sigemptyset(&ignored);
-	sigaddset(&ignored, SIGPIPE); /* a client that went away is an errno, not a death */
-	sigaddset(&ignored, SIGHUP);
-	sigaddset(&ignored, SIGINT);
-	sigprocmask(SIG_BLOCK, &ignored, NULL);
-	prctl(PR_SET_NAME, "pynetns-shim");
-	setup_raise_limits();
-	shim_devnull = open("/dev/null", O_RDWR | O_CLOEXEC);
-	epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-	if (shim_devnull < 0 || epoll_fd < 0)
-		return die("open");
-	if (chdir(argv[1]) < 0)
-		return die(argv[1]);
-	listener = (struct pn_watch){ .fd = setup_open_listener(), .ready = listener_ready };
-	if (listener.fd < 0)
+	clean_process();
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL); /* a client that went away is an errno, not a death */
+	if (store_create() < 0)
+		return die("memory");
+	if (chdir(argv[1]) < 0 || open_kept() < 0)
 		return die(argv[1]);
 	if (setup_prune_mounts() < 0)
 		return die("mount namespace");
 	if (setup_go_to_background() < 0)
 		return die("fork");
 	prctl(PR_SET_DUMPABLE, 0UL, 0UL, 0UL, 0UL);
-	return serve();
+	return keeper_run();
 }

@@ -4,64 +4,122 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-/* Runs on from a sealed copy in memory. Returns only when that is already the case, or on failure. */
-int setup_seal_self(char **argv)
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
+#define COPY_MODE 0500
+
+static int copy_file(int from, int to, off_t size)
 {
-	const int seals = F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE;
+	while (size > 0) {
+		ssize_t n = sendfile(to, from, NULL, (size_t)size);
+
+		if (n <= 0)
+			return -1;
+		size -= n;
+	}
+	return 0;
+}
+
+static bool same_content(int a, int b, off_t size)
+{
+	static char of_a[65536], of_b[65536];
+
+	for (off_t at = 0; at < size;) {
+		ssize_t n = pread(a, of_a, sizeof(of_a), at);
+
+		if (n <= 0 || pread(b, of_b, (size_t)n, at) != n || memcmp(of_a, of_b, (size_t)n) != 0)
+			return false;
+		at += n;
+	}
+	return true;
+}
+
+/* vm.memfd_noexec=1 wants to be told that the file will be executed; kernels before 6.3 do not know the word. */
+static int open_memfd(void)
+{
+	int fd = memfd_create("pynetns-shim", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_EXEC);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create("pynetns-shim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	return fd;
+}
+
+/* vm.memfd_noexec=2 forbids it altogether: then a file without a name, which nobody has open for writing. */
+static int open_unlinked(int self, off_t size, const char *exec_root)
+{
+	int writer = open(exec_root, O_TMPFILE | O_RDWR | O_CLOEXEC, COPY_MODE);
+	char path[32];
+	int reader;
+
+	if (writer < 0 || copy_file(self, writer, size) < 0)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", writer);
+	reader = open(path, O_RDONLY | O_CLOEXEC);
+	close(writer);
+	if (reader >= 0 && !same_content(self, reader, size)) {
+		errno = EIO;
+		return -1;
+	}
+	return reader;
+}
+
+static bool is_sealed(int self, const struct stat *st, const char *exec_root)
+{
+	struct stat root;
+
+	if (fcntl(self, F_GET_SEALS) == SEALS)
+		return true;
+	return st->st_nlink == 0 && (st->st_mode & 07777) == COPY_MODE && stat(exec_root, &root) == 0 &&
+	       root.st_dev == st->st_dev;
+}
+
+/* Runs on from a copy that cannot be written to. Returns only when that is already the case, or on failure. */
+int setup_seal_self(char **argv, const char *exec_root)
+{
 	int self = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+	char *const nothing[] = { NULL };
 	struct stat st;
 	int copy;
 
 	if (self < 0 || fstat(self, &st) < 0)
 		return -1;
-	if (fcntl(self, F_GET_SEALS) == seals)
+	if (is_sealed(self, &st, exec_root))
 		return close(self);
-	copy = memfd_create("pynetns-shim", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+	copy = open_memfd();
+	if (copy < 0)
+		copy = open_unlinked(self, st.st_size, exec_root);
+	else if (copy_file(self, copy, st.st_size) < 0 || fcntl(copy, F_ADD_SEALS, SEALS) < 0)
+		return -1;
 	if (copy < 0)
 		return -1;
-	for (off_t left = st.st_size; left > 0;) {
-		ssize_t n = sendfile(copy, self, NULL, (size_t)left);
-
-		if (n <= 0)
-			return -1;
-		left -= n;
-	}
-	if (fcntl(copy, F_ADD_SEALS, seals) < 0)
-		return -1;
-	execveat(copy, "", argv, environ, AT_EMPTY_PATH);
+	execveat(copy, "", argv, nothing, AT_EMPTY_PATH);
 	return -1;
-}
-
-/* Best effort: in a hierarchy that refuses it stays where its starter is, as before; `pynetns doctor` tells. */
-void setup_enter_cgroups(int count)
-{
-	for (int fd = 3; fd < 3 + count; fd++) {
-		(void)!write(fd, "0", 1);
-		close(fd);
-	}
 }
 
 int setup_open_listener(void)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "shim.sock" };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	mode_t before = umask(077);
+	int ret = fd;
 
-	if (fd < 0)
-		return -1;
 	unlink(address.sun_path);
-	umask(077);
-	if (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 1024) < 0)
-		return -1;
-	return fd;
+	if (fd >= 0 && (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 1024) < 0))
+		ret = -1;
+	umask(before);
+	return ret;
 }
 
 /* Nothing but an empty, read-only tmpfs: what a container's mount namespace is copied from. */
@@ -76,22 +134,6 @@ int setup_prune_mounts(void)
 	return umount2(".", MNT_DETACH) < 0 ? -1 : chdir("/");
 }
 
-void setup_raise_limits(void)
-{
-	struct rlimit files;
-	int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-
-	/* best effort: below zero needs CAP_SYS_RESOURCE */
-	if (fd >= 0) {
-		(void)!write(fd, "-999", 4);
-		close(fd);
-	}
-	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
-		files.rlim_cur = files.rlim_max;
-		setrlimit(RLIMIT_NOFILE, &files);
-	}
-}
-
 /* The caller waits for the first process; when that is gone the socket listens. */
 int setup_go_to_background(void)
 {
@@ -103,6 +145,6 @@ int setup_go_to_background(void)
 		_exit(0);
 	setsid();
 	for (int i = 0; i < 3; i++)
-		dup2(shim_devnull, i);
+		dup2(store->devnull, i);
 	return 0;
 }

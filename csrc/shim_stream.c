@@ -1,7 +1,12 @@
-/* Copying a task's output to its log and to attached clients, and a client's input to the task.
+/* A task's output: from the program's pipe into chunks of the store, from there to attached clients (and, by the writer
+ * of shim_log.c, to the log).
  *
- * A client that does not read holds the program back, as in Docker (the pipe fills), until the program has ended:
- * from then on what is left is kept for it and nobody else waits. Memory is used only while something is pending.
+ * One slice of at most a chunk per turn of the loop. A client that does not read holds the program back, as in Docker,
+ * until the program has ended: from then on what is left is kept for it and nobody else waits. Output of which no copy
+ * is needed goes straight from pipe to pipe.
+ *
+ * Bytes are never in this process alone. Both ways lead through a pipe that only we touch (store->take, store->give),
+ * so that a successor can tell by what is left in there how far a step had come.
  */
 #include "shim.h"
 
@@ -11,264 +16,512 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
-static char chunk[65536];
+#define WINDOW (2 * CHUNK_SIZE)     /* bytes that may wait for a client */
+#define LOG_WINDOW (8 * CHUNK_SIZE) /* and for the log: its writer takes turns with others for the CPU */
+#define BUSY_PIPE (4 * CHUNK_SIZE)  /* capacity of the pipe of a program that has filled it */
+#define MOST_CHUNKS 12              /* beyond that bytes share a time of arrival */
 
-static void set_nonblocking(int fd)
+#define MOST_LEFT (1 << 20) /* bytes that a terminal's survivors may still add */
+
+enum { OPEN, ENDING, TAKEN }; /* kept->ending */
+
+static int bytes_waiting(int fd)
 {
-	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	int bytes = 0;
+
+	return ioctl(fd, FIONREAD, &bytes) == 0 ? bytes : 0;
 }
 
-/* ---- sinks ---- */
+static bool is_terminal(const struct pn_stream *stream)
+{
+	return stream->task->kept->flags & PN_SPAWN_TTY;
+}
+
+bool stream_taken(const struct pn_stream *stream)
+{
+	return stream->kept->ending == TAKEN;
+}
+
+/* ---- how much may wait ---- */
+
+/* Position up to which every client has the bytes. */
+static uint64_t slowest_client(const struct pn_stream *stream)
+{
+	uint64_t pos = stream->in;
+
+	for (const struct pn_sink *s = stream->sinks; s; s = s->next)
+		if (store->cells[s->cell].pos < pos)
+			pos = store->cells[s->cell].pos;
+	return pos;
+}
+
+static uint64_t slowest(const struct pn_stream *stream)
+{
+	const struct pn_log *log = &stream->task->log;
+	uint64_t pos = slowest_client(stream);
+
+	if (log->active && !log->finished && KEPT(stream->kept->logged) < pos)
+		pos = KEPT(stream->kept->logged);
+	return pos;
+}
+
+/* Bytes that only a non-blocking log misses hold nobody up. */
+static bool has_room(const struct pn_stream *stream)
+{
+	const struct pn_log *log = &stream->task->log;
+	bool waits = log->active && !log->finished && stream->task->kept->log.options.mode == PN_LOG_BLOCKING;
+
+	return stream->kept->ending == ENDING || (stream->in - slowest_client(stream) < WINDOW &&
+						  (!waits || stream->in - KEPT(stream->kept->logged) < LOG_WINDOW));
+}
+
+static void watch_source(struct pn_stream *stream)
+{
+	/* a pty whose other end nobody has open says so for ever: it is told about changes only */
+	if (stream->watch.fd >= 0)
+		shim_watch(&stream->watch, is_terminal(stream) ? EPOLLIN | EPOLLET : EPOLLIN);
+}
+
+void stream_release(struct pn_stream *stream)
+{
+	uint64_t pos = slowest(stream);
+
+	log_lock(); /* the writer walks the list */
+	while (stream->kept->head) {
+		uint32_t index = stream->kept->head;
+		struct kept_chunk *chunk = &store->chunks[index];
+
+		if (chunk->start + chunk->size > pos || (chunk->next == 0 && pos < stream->in))
+			break;
+		KEEP(stream->kept->base, chunk->start + chunk->size);
+		KEEP(stream->kept->head, chunk->next);
+		if (!chunk->next)
+			stream->tail = 0;
+		stream->nchunks--;
+		store_free_chunk(index);
+	}
+	log_unlock();
+	if (stream->watch.fd >= 0 && !stream->watch.armed && has_room(stream))
+		watch_source(stream);
+}
+
+/* ---- clients ---- */
 
 static void sink_free(struct pn_sink *sink)
 {
-	if (sink->stream) {
-		struct pn_sink **at = &sink->stream->sinks;
+	struct pn_sink **at = &sink->stream->sinks;
+	uint32_t *cell = &sink->stream->kept->sinks;
 
-		while (*at != sink)
-			at = &(*at)->next;
-		*at = sink->next;
-	}
-	shim_drop(&sink->watch);
-	free(sink->pending);
+	while (*at != sink)
+		at = &(*at)->next;
+	*at = sink->next;
+	while (*cell != sink->cell)
+		cell = &store->cells[*cell].next;
+	KEEP(*cell, store->cells[sink->cell].next);
+	shim_close(&sink->watch, &store->cells[sink->cell].fd);
+	store_free_cell(sink->cell);
 	free(sink);
-	shim_busy--;
 }
 
-static bool any_pending(const struct pn_stream *stream)
+void stream_drop_sinks(struct pn_stream *stream)
 {
-	for (const struct pn_sink *s = stream->sinks; s; s = s->next)
-		if (s->size)
+	while (stream->sinks)
+		sink_free(stream->sinks);
+}
+
+static void throw_away(int pipe, size_t bytes)
+{
+	char scratch[4096];
+
+	while (bytes > 0) {
+		ssize_t n = read(pipe, scratch, bytes < sizeof(scratch) ? bytes : sizeof(scratch));
+
+		if (n <= 0)
+			return;
+		bytes -= (size_t)n;
+	}
+}
+
+/* What fits into the client's pipe, as far as one can tell: the rest would be copied in vain. */
+static size_t fits(int fd, size_t size)
+{
+	int capacity = fcntl(fd, F_GETPIPE_SZ), used = 0;
+
+	if (capacity <= 0 || ioctl(fd, FIONREAD, &used) < 0)
+		return size;
+	if (capacity - used < 4096)
+		return size < 4096 ? size : 4096;
+	return size < (size_t)(capacity - used) ? size : (size_t)(capacity - used);
+}
+
+/* One step towards a client; bytes delivered, or -errno. */
+static ssize_t give(struct pn_sink *sink, const uint8_t *bytes, size_t size)
+{
+	struct kept_cell *cell = &store->cells[sink->cell];
+	struct kept_transfer *t = &store->giving;
+	ssize_t filled, moved;
+
+	t->bytes = 0;
+	t->from = cell->pos;
+	KEEP(t->busy, sink->cell);
+	filled = write(store->give[1], bytes, size);
+	if (filled <= 0) {
+		KEEP(t->busy, 0);
+		return filled < 0 ? -errno : -EAGAIN;
+	}
+	KEEP(t->bytes, (uint32_t)filled);
+	moved = splice(store->give[0], NULL, sink->watch.fd, NULL, (size_t)filled, SPLICE_F_NONBLOCK);
+	if (moved < 0)
+		moved = -errno;
+	else
+		KEEP(cell->pos, t->from + (uint64_t)moved);
+	KEEP(t->busy, 0);
+	throw_away(store->give[0], (size_t)filled - (moved > 0 ? (size_t)moved : 0));
+	return moved;
+}
+
+static const uint8_t *bytes_at(const struct pn_stream *stream, uint64_t pos, size_t *ret_size)
+{
+	for (uint32_t c = stream->kept->head; c; c = store->chunks[c].next) {
+		const struct kept_chunk *chunk = &store->chunks[c];
+
+		if (pos >= chunk->start && pos < chunk->start + chunk->size) {
+			*ret_size = (size_t)(chunk->start + chunk->size - pos);
+			return store->data[c] + (pos - chunk->start);
+		}
+	}
+	*ret_size = 0;
+	return NULL;
+}
+
+/* Gives a client what it takes now; false when it is gone. A client that has everything of an ended stream goes. */
+static bool sink_push(struct pn_sink *sink)
+{
+	struct kept_cell *cell = &store->cells[sink->cell];
+	struct pn_stream *stream = sink->stream;
+
+	while (cell->pos < stream->in) {
+		size_t size;
+		const uint8_t *bytes = bytes_at(stream, cell->pos, &size);
+		ssize_t n;
+
+		if (!bytes) { /* cannot be; a client must not stand still for ever */
+			KEEP(cell->pos, stream->in);
+			break;
+		}
+		n = give(sink, bytes, fits(sink->watch.fd, size));
+		if (n == -EAGAIN || n == -EINTR || n == 0) {
+			if (!sink->watch.armed)
+				shim_watch(&sink->watch, EPOLLOUT);
 			return true;
-	return false;
+		}
+		if (n < 0) {
+			sink_free(sink);
+			return false;
+		}
+	}
+	shim_unwatch(&sink->watch);
+	if (stream_taken(stream)) {
+		sink_free(sink);
+		return false;
+	}
+	return true;
 }
 
 static void sink_ready(struct pn_watch *watch, uint32_t events)
 {
 	struct pn_sink *sink = watch->owner;
 	struct pn_stream *stream = sink->stream;
-	ssize_t n = write(watch->fd, sink->pending, sink->size);
+	struct pn_task *task = stream->task;
 
 	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n < 0) {
-		sink_free(sink);
-	} else if ((size_t)n < sink->size) {
-		memmove(sink->pending, sink->pending + n, sink->size - (size_t)n);
-		sink->size -= (size_t)n;
-		return;
-	} else {
-		free(sink->pending);
-		sink->pending = NULL;
-		sink->size = 0;
-		shim_unwatch(watch);
-		if (!stream)
-			sink_free(sink);
-	}
-	if (stream && stream->watch.fd >= 0 && !any_pending(stream))
-		shim_watch(&stream->watch, EPOLLIN);
+	shim_unwatch(watch);
+	sink_push(sink);
+	stream_release(stream);
+	task_progress(task);
 }
 
-/* Remembers what the client did not take; a client for which there is no memory is let go. */
-static bool sink_keep(struct pn_sink *sink, const char *bytes, size_t size)
+static struct pn_sink *sink_new(struct pn_stream *stream, uint32_t cell)
 {
-	char *grown = realloc(sink->pending, sink->size + size);
+	struct pn_sink *sink = calloc(1, sizeof(*sink));
 
-	if (!grown)
+	if (!sink)
+		return NULL;
+	sink->watch =
+		(struct pn_watch){ .fd = store->cells[cell].fd, .bulk = true, .ready = sink_ready, .owner = sink };
+	sink->stream = stream;
+	sink->cell = cell;
+	sink->next = stream->sinks;
+	stream->sinks = sink;
+	return sink;
+}
+
+/* A client asks again when it does not know whether the shim that was killed had attached it. */
+static bool is_attached(const struct pn_stream *stream, int fd)
+{
+	struct stat ours, theirs;
+
+	if (fstat(fd, &theirs) < 0)
 		return false;
-	memcpy(grown + sink->size, bytes, size);
-	sink->pending = grown;
-	sink->size += size;
-	shim_watch(&sink->watch, EPOLLOUT);
-	return true;
-}
-
-static void sink_write(struct pn_sink *sink, const char *bytes, size_t size)
-{
-	ssize_t n = sink->size ? 0 : write(sink->watch.fd, bytes, size);
-
-	if (n < 0 && errno != EAGAIN && errno != EINTR) {
-		sink_free(sink);
-		return;
-	}
-	if (n < 0)
-		n = 0;
-	if ((size_t)n < size && !sink_keep(sink, bytes + n, size - (size_t)n))
-		sink_free(sink);
+	for (const struct pn_sink *s = stream->sinks; s; s = s->next)
+		if (fstat(s->watch.fd, &ours) == 0 && ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino)
+			return true;
+	return false;
 }
 
 void stream_attach(struct pn_stream *stream, int fd)
 {
-	struct pn_sink *sink = calloc(1, sizeof(*sink));
+	uint32_t cell = stream_taken(stream) || is_attached(stream, fd) ? 0 : store_new_cell();
 
-	if (!sink || stream->watch.fd < 0) {
-		free(sink);
+	if (!cell || fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) < 0) {
+		if (cell)
+			store_free_cell(cell);
 		close(fd);
 		return;
 	}
-	set_nonblocking(fd);
-	sink->watch = (struct pn_watch){ .fd = fd, .ready = sink_ready, .owner = sink };
-	sink->stream = stream;
-	sink->next = stream->sinks;
-	stream->sinks = sink;
-	shim_busy++;
+	store->cells[cell].fd = store_fd_up(fd);
+	store->cells[cell].pos = stream->in;
+	store->cells[cell].next = stream->kept->sinks;
+	KEEP(stream->kept->sinks, cell);
+	if (!sink_new(stream, cell)) {
+		KEEP(stream->kept->sinks, store->cells[cell].next);
+		shim_close_kept(&store->cells[cell].fd);
+		store_free_cell(cell);
+	}
 }
 
-/* ---- streams ---- */
+/* ---- from the program ---- */
 
-static void stream_deliver(struct pn_stream *stream, const char *bytes, size_t size)
+static void stream_closed(struct pn_stream *stream)
 {
-	log_chunk(stream, bytes, size);
+	shim_close(&stream->watch, &stream->kept->fd);
+	KEEP(stream->kept->ending, TAKEN);
+	log_wake(stream->task);
 	for (struct pn_sink *s = stream->sinks, *next; s; s = next) {
 		next = s->next;
-		sink_write(s, bytes, size);
+		sink_push(s);
+	}
+	stream_release(stream);
+	task_progress(stream->task);
+}
+
+/* A chunk with room for more bytes and their time; 0 when there is no memory. */
+static uint32_t open_chunk(struct pn_stream *stream)
+{
+	struct kept_chunk *tail = stream->tail ? &store->chunks[stream->tail] : NULL;
+	uint32_t index;
+
+	if (tail && tail->size < CHUNK_SIZE && (tail->nmarks < STORE_MARKS || stream->nchunks >= MOST_CHUNKS))
+		return stream->tail;
+	index = store_new_chunk(stream->in);
+	if (!index)
+		return 0;
+	log_lock();
+	if (tail)
+		KEEP(tail->next, index);
+	else
+		KEEP(stream->kept->head, index);
+	log_unlock();
+	stream->tail = index;
+	stream->nchunks++;
+	return index;
+}
+
+static void add_bytes(struct pn_stream *stream, uint32_t index, uint32_t size)
+{
+	struct kept_chunk *chunk = &store->chunks[index];
+	uint32_t at = chunk->nmarks < STORE_MARKS ? chunk->nmarks : STORE_MARKS - 1;
+
+	if (at == chunk->nmarks)
+		chunk->time[at] = shim_now(CLOCK_REALTIME);
+	chunk->mark[at] = chunk->size + size;
+	chunk->nmarks = at + 1;
+	stream->in += size;
+	KEEP(chunk->size, chunk->size + size);
+}
+
+/* One slice into a chunk: bytes taken, 0 at the end, -errno. */
+static ssize_t take(struct pn_stream *stream, size_t most)
+{
+	struct kept_transfer *t = &store->taking;
+	uint32_t index = open_chunk(stream);
+	struct kept_chunk *chunk = &store->chunks[index];
+	size_t room = CHUNK_SIZE - chunk->size;
+	ssize_t n, got = 0;
+
+	if (!index)
+		return -ENOMEM;
+	t->bytes = 0;
+	t->from = chunk->size;
+	KEEP(t->busy, index);
+	n = splice(stream->watch.fd, NULL, store->take[1], NULL, room < most ? room : most, SPLICE_F_NONBLOCK);
+	if (n > 0) {
+		KEEP(t->bytes, (uint32_t)n);
+		while (got < n) {
+			ssize_t r = read(store->take[0], store->data[index] + t->from + got, (size_t)(n - got));
+
+			if (r <= 0)
+				abort(); /* the memory is ours: the keeper's next shim tries again */
+			got += r;
+		}
+		add_bytes(stream, index, (uint32_t)n);
+	} else if (n < 0) {
+		n = -errno;
+	}
+	KEEP(t->busy, 0);
+	return n;
+}
+
+/* Where no copy is needed: from the program's pipe into its only reader's, or to nowhere. -ENOTSUP: not here. */
+static ssize_t pass_on(struct pn_stream *stream, size_t most)
+{
+	struct pn_sink *sink = stream->sinks;
+	ssize_t n;
+
+	if (stream->task->log.active || is_terminal(stream) || (sink && (sink->next || sink->indirect)) ||
+	    stream->kept->ending != OPEN || stream->in != slowest(stream))
+		return -ENOTSUP;
+	n = splice(stream->watch.fd, NULL, sink ? sink->watch.fd : store->devnull, NULL, most, SPLICE_F_NONBLOCK);
+	if (n >= 0)
+		return n;
+	if (errno == EAGAIN && sink && bytes_waiting(stream->watch.fd) > 0) {
+		shim_unwatch(&stream->watch); /* it is the client's pipe that is full */
+		shim_watch(&sink->watch, EPOLLOUT);
+		return -EAGAIN;
+	}
+	if (errno == EPIPE && sink) {
+		sink_free(sink);
+		return -EAGAIN;
+	}
+	if (errno == EINVAL && sink) {
+		sink->indirect = true;
+		return -ENOTSUP;
+	}
+	return -errno;
+}
+
+static void hand_out(struct pn_stream *stream)
+{
+	struct pn_log *log = &stream->task->log;
+
+	log_wake(stream->task);
+	for (struct pn_sink *s = stream->sinks, *next; s; s = next) {
+		next = s->next;
+		if (!s->watch.armed)
+			sink_push(s);
+	}
+	if (log->active) {
+		log_drop_oldest(stream);
+		store_untrimmed = true; /* nobody tells when the last bytes are written */
+	}
+	stream_release(stream);
+	if (!has_room(stream)) {
+		shim_unwatch(&stream->watch);
+		log_want_room(stream->task);
+		stream_release(stream); /* it may have become free just now */
 	}
 }
 
-static void stream_close(struct pn_stream *stream)
+static void count_left(struct pn_stream *stream, ssize_t taken)
 {
-	log_end(stream);
-	shim_drop(&stream->watch);
-	while (stream->sinks) {
-		struct pn_sink *sink = stream->sinks;
-
-		stream->sinks = sink->next;
-		sink->stream = NULL;
-		if (!sink->size)
-			sink_free(sink);
-	}
+	if (stream->kept->ending != ENDING)
+		return;
+	stream->kept->left -= taken;
+	if (stream->kept->left <= 0)
+		stream_closed(stream);
 }
 
 static void stream_ready(struct pn_watch *watch, uint32_t events)
 {
 	struct pn_stream *stream = watch->owner;
-	ssize_t n = read(watch->fd, chunk, sizeof(chunk));
-
-	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) { /* a pty whose other end is closed answers EIO */
-		stream_close(stream);
-		return;
-	}
-	stream_deliver(stream, chunk, (size_t)n);
-	if (any_pending(stream))
-		shim_unwatch(watch);
-}
-
-void stream_open(struct pn_stream *stream, struct pn_task *task, const char *name, int fd)
-{
-	stream->task = task;
-	stream->name = name;
-	stream->watch = (struct pn_watch){ .fd = fd, .ready = stream_ready, .owner = stream };
-	if (fd >= 0) {
-		set_nonblocking(fd);
-		shim_watch(&stream->watch, EPOLLIN);
-	}
-}
-
-void stream_finish(struct pn_stream *stream)
-{
+	size_t most = CHUNK_SIZE;
 	ssize_t n;
 
-	while (stream->watch.fd >= 0) {
-		n = read(stream->watch.fd, chunk, sizeof(chunk));
-		if (n <= 0)
-			break;
-		stream_deliver(stream, chunk, (size_t)n);
-	}
-	stream_close(stream);
-}
-
-/* ---- input ---- */
-
-void feed_close(struct pn_task *task)
-{
-	shim_drop(&task->feed.source);
-	shim_unwatch(&task->feed.target);
-	task->feed.target.fd = -1;
-	free(task->feed.pending);
-	task->feed.pending = NULL;
-	task->feed.size = 0;
-	pn_close(&task->input);
-}
-
-static void feed_ended(struct pn_task *task)
-{
-	shim_drop(&task->feed.source);
-	if ((task->flags & PN_SPAWN_STDIN_ONCE) && !(task->flags & PN_SPAWN_TTY) && !task->feed.size)
-		feed_close(task);
-}
-
-static void target_ready(struct pn_watch *watch, uint32_t events)
-{
-	struct pn_task *task = watch->owner;
-	struct pn_feed *feed = &task->feed;
-	ssize_t n = write(watch->fd, feed->pending, feed->size);
-
 	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	if (stream->kept->ending == ENDING && (uint64_t)stream->kept->left < most)
+		most = (size_t)stream->kept->left;
+	n = pass_on(stream, most);
+	if (n > 0 || n == -EAGAIN)
 		return;
-	if (n < 0) {
-		feed_close(task);
-		return;
+	if (n == -ENOTSUP) {
+		n = take(stream, most);
+		if ((n == -EAGAIN && stream->kept->ending == OPEN) || n == -EINTR || n == -ENOMEM)
+			return;
+		if (n > 0) {
+			if (is_terminal(stream))
+				watch_source(stream); /* asks again whether there is more */
+			else if (n == CHUNK_SIZE && !stream->enlarged)
+				stream->enlarged = fcntl(stream->watch.fd, F_SETPIPE_SZ, BUSY_PIPE) > 0;
+			hand_out(stream);
+			count_left(stream, n);
+			return;
+		}
 	}
-	memmove(feed->pending, feed->pending + n, feed->size - (size_t)n);
-	feed->size -= (size_t)n;
-	if (feed->size)
+	/* a pty with nobody at its other end: somebody may open it again, until the task has ended */
+	if (n == -EIO && is_terminal(stream) && stream->kept->ending == OPEN)
 		return;
-	shim_unwatch(watch);
-	if (feed->source.fd >= 0)
-		shim_watch(&feed->source, EPOLLIN);
-	else
-		feed_ended(task);
+	stream_closed(stream);
 }
 
-static void source_ready(struct pn_watch *watch, uint32_t events)
-{
-	struct pn_task *task = watch->owner;
-	struct pn_feed *feed = &task->feed;
-	ssize_t n = read(watch->fd, chunk, 4096), w;
+/* ---- begin and end ---- */
 
-	(void)events;
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
-		return;
-	if (n <= 0) {
-		feed_ended(task);
-		return;
+static void restore_position(struct pn_stream *stream)
+{
+	stream->in = stream->kept->base;
+	stream->tail = 0;
+	stream->nchunks = 0;
+	for (uint32_t c = stream->kept->head; c; c = store->chunks[c].next) {
+		stream->in = store->chunks[c].start + store->chunks[c].size;
+		stream->tail = c;
+		stream->nchunks++;
 	}
-	w = write(task->input, chunk, (size_t)n);
-	if (w < 0 && errno != EAGAIN && errno != EINTR) {
-		feed_close(task);
-		return;
-	}
-	if (w == n)
-		return;
-	if (w < 0)
-		w = 0;
-	feed->pending = malloc((size_t)(n - w));
-	if (!feed->pending) {
-		feed_close(task);
-		return;
-	}
-	memcpy(feed->pending, chunk + w, (size_t)(n - w));
-	feed->size = (size_t)(n - w);
-	shim_unwatch(watch);
-	shim_watch(&feed->target, EPOLLOUT);
 }
 
-void feed_attach(struct pn_task *task, int fd)
+static bool awaits_terminal(const struct pn_stream *stream, int index)
 {
-	if (task->input < 0 || task->feed.source.fd >= 0) {
-		close(fd); /* the program's stdin is closed, or another client has it */
-		return;
+	return index == 0 && is_terminal(stream) && stream->task->kept->report >= 0;
+}
+
+void stream_begin(struct pn_stream *stream, struct pn_task *task, int index)
+{
+	stream->task = task;
+	stream->kept = &task->kept->stream[index];
+	stream->watch =
+		(struct pn_watch){ .fd = stream->kept->fd, .bulk = true, .ready = stream_ready, .owner = stream };
+	restore_position(stream);
+	for (uint32_t cell = stream->sinks ? 0 : stream->kept->sinks; cell; cell = store->cells[cell].next)
+		if (!sink_new(stream, cell))
+			_exit(1); /* no memory: the keeper tries again */
+	if (stream->watch.fd < 0 && stream->kept->ending != TAKEN && !awaits_terminal(stream, index))
+		KEEP(stream->kept->ending, TAKEN);
+	if (stream->watch.fd >= 0) {
+		fcntl(stream->watch.fd, F_SETFL, fcntl(stream->watch.fd, F_GETFL) | O_NONBLOCK);
+		watch_source(stream);
 	}
-	set_nonblocking(fd);
-	set_nonblocking(task->input);
-	task->feed.source = (struct pn_watch){ .fd = fd, .ready = source_ready, .owner = task };
-	task->feed.target = (struct pn_watch){ .fd = task->input, .ready = target_ready, .owner = task };
-	shim_watch(&task->feed.source, EPOLLIN);
+	for (struct pn_sink *s = stream->sinks, *next; s; s = next) {
+		next = s->next;
+		sink_push(s);
+	}
+}
+
+/* What the program has written is there now; others that have the pipe open may write for ever. A pty cannot tell how
+ * much there is, but it can tell when there is no more. */
+void stream_finish(struct pn_stream *stream)
+{
+	struct kept_stream *kept = stream->kept;
+
+	if (kept->ending == OPEN) {
+		kept->left = kept->fd < 0 ? 0 : is_terminal(stream) ? MOST_LEFT : bytes_waiting(kept->fd);
+		KEEP(kept->ending, ENDING);
+	}
+	if (kept->ending == ENDING && (kept->left <= 0 || kept->fd < 0))
+		stream_closed(stream);
+	else if (kept->ending == ENDING)
+		stream_ready(&stream->watch, 0);
+	if (kept->ending == ENDING && !stream->watch.armed)
+		watch_source(stream);
 }

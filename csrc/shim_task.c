@@ -1,26 +1,28 @@
-/* The shim's tasks: from the clone to the exit record, and the requests about them.
+/* The shim's tasks: from the clone to the moment when everybody who waited has been told.
  *
- * A task is one program, a container's or an exec's. It lives here from clone to the moment when its exit code is in
- * its record directory and everyone who waited has been told; after that the file is the memory.
+ * A task is one program, a container's or an exec's. After that the file in its record directory is the memory; what
+ * clients or the log have not taken yet goes on without the key.
  */
 #include "shim.h"
+#include "syscalls.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
-#define BUCKETS 1024
+#define MOST_REPORTS 8
+#define LOG_PATIENCE 2000000000LL /* as long as dockerd waits for the streams of a container that has ended */
 
-static struct pn_task *tasks[BUCKETS];
+struct pn_task *task_buckets[TASK_BUCKETS];
+static struct pn_task *aside; /* whose exit code, log or output is awaited */
+static unsigned int living;
 
 /* ---- the table ---- */
 
@@ -30,137 +32,256 @@ static struct pn_task **bucket(const char *key)
 
 	while (*key)
 		hash = (hash ^ (unsigned char)*key++) * 16777619u;
-	return &tasks[hash % BUCKETS];
+	return &task_buckets[hash % TASK_BUCKETS];
 }
 
 struct pn_task *task_find(const char *key)
 {
 	struct pn_task *task = *bucket(key);
 
-	while (task && strcmp(task->key, key) != 0)
+	while (task && (task->told || strcmp(task->kept->key, key) != 0))
 		task = task->next;
 	return task;
 }
 
+/* Whether output of an earlier run of the key is still on its way to the same files. */
+bool task_older_drains(const char *key, const struct pn_task *than)
+{
+	for (struct pn_task *t = *bucket(key); t; t = t->next)
+		if (t != than && t->told && t->log.active && !t->log.finished && strcmp(t->kept->key, key) == 0)
+			return true;
+	return false;
+}
+
+unsigned int task_count(void)
+{
+	return living;
+}
+
+static void put_aside(struct pn_task *task)
+{
+	if (task->aside)
+		return;
+	task->aside = true;
+	task->next_aside = aside;
+	aside = task;
+}
+
+static void take_from_aside(struct pn_task *task)
+{
+	struct pn_task **at = &aside;
+
+	if (!task->aside)
+		return;
+	while (*at != task)
+		at = &(*at)->next_aside;
+	*at = task->next_aside;
+	task->aside = false;
+}
+
 void task_free(struct pn_task *task)
 {
-	struct pn_task **at = bucket(task->key);
+	struct kept_task *kept = task->kept;
+	struct pn_task **at = bucket(kept->key);
+	char key[PN_KEY_MAX];
 
-	while (*at && *at != task)
+	while (*at != task)
 		at = &(*at)->next;
-	if (*at)
-		*at = task->next;
-	for (uint32_t i = 0; i < task->nhold; i++)
-		pn_close(&task->hold[i]);
-	while (task->waiters) {
-		struct pn_waiter *waiter = task->waiters;
-
-		task->waiters = waiter->next;
-		free(waiter);
-	}
+	*at = task->next;
+	take_from_aside(task);
+	while (task->waiters)
+		waiter_free(task->waiters);
+	spawn_forget(kept);
 	feed_close(task);
-	shim_drop(&task->pidfd);
-	shim_drop(&task->report);
-	pn_close(&task->record);
-	pn_close(&task->log);
-	free(task->hold);
+	for (int i = 0; i < 2; i++) {
+		stream_drop_sinks(&task->stream[i]);
+		shim_close(&task->stream[i].watch, &kept->stream[i].fd);
+	}
+	log_forget(task);
+	shim_close(&task->pidfd, &kept->pidfd);
+	shim_close(&task->report, &kept->report);
+	for (uint32_t cell = kept->holds; cell; cell = store->cells[cell].next)
+		shim_close_kept(&store->cells[cell].fd);
+	if (!kept->started && kept->record_file >= 0)
+		unlinkat(kept->record, "exit.tmp", 0); /* reserved in vain */
+	shim_close_kept(&kept->record);
+	shim_close_kept(&kept->record_file);
+	shim_close_kept(&kept->cgroup);
+	shim_close_kept(&kept->log.directory);
+	memcpy(key, kept->key, sizeof(key));
+	store_free_task(kept);
 	free(task->trace);
 	free(task);
 	shim_busy--;
+	living--;
+	log_release_held(key);
 }
 
-/* ---- the end of a task ---- */
+/* ---- answers ---- */
 
-/* Written aside and renamed: a reader sees no record or a whole one. */
-static void write_record(const struct pn_task *task, int code, int64_t finished)
+static void answer_start(struct pn_task *task, struct pn_waiter *waiter)
 {
-	char text[64];
-	int size, fd;
+	struct pn_frame frame = { .kind = PN_FRAME_SPAWNED, .serial = waiter->serial, .received = waiter->received };
 
-	if (task->record < 0)
+	if (task->kept->started) {
+		frame.value = task->kept->pid;
+		shim_reply(waiter->conn, &frame, task->trace, task->trace ? sizeof(*task->trace) : 0);
 		return;
-	fd = openat(task->record, "exit.tmp", O_CREAT | O_WRONLY | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return;
-	size = snprintf(text, sizeof(text), "%d %lld\n", code, (long long)finished);
-	if (write(fd, text, (size_t)size) == size)
-		(void)!renameat(task->record, "exit.tmp", task->record, "exit");
-	close(fd);
-}
-
-static void tell_waiters(struct pn_task *task, int code, int64_t finished)
-{
-	for (struct pn_waiter *w = task->waiters; w; w = w->next) {
-		struct pn_frame frame = {
-			.kind = PN_FRAME_EXITED, .serial = w->serial, .arg = code, .value = finished
-		};
-
-		shim_reply(w->conn, &frame, NULL, 0);
 	}
+	if (!task->error.errnum) /* it was reported to a shim that is no more */
+		pn_fail(&task->error, EINTR, PN_STEP_WAIT, "start");
+	frame.kind = PN_FRAME_ERROR;
+	shim_reply(waiter->conn, &frame, &task->error, sizeof(task->error));
+}
+
+static void answer_exit(struct pn_task *task, struct pn_waiter *waiter)
+{
+	struct pn_frame frame = { .kind = PN_FRAME_EXITED,
+				  .serial = waiter->serial,
+				  .arg = task->kept->code,
+				  .value = task->kept->finished };
+
+	shim_reply(waiter->conn, &frame, NULL, 0);
+}
+
+/* How many were told. */
+static unsigned int answer_all(struct pn_task *task, enum pn_awaited what)
+{
+	unsigned int told = 0;
+
+	for (struct pn_waiter *w = task->waiters, *next; w; w = next) {
+		next = w->next_of_task;
+		if (w->what != what)
+			continue;
+		if (what == AWAITS_START)
+			answer_start(task, w);
+		else
+			answer_exit(task, w);
+		waiter_free(w);
+		told++;
+	}
+	return told;
 }
 
 void task_answer_spawn(struct pn_task *task)
 {
-	struct pn_frame frame = { .serial = task->serial, .received = task->received, .value = task->pid };
-	struct pn_conn *conn = task->spawner;
-
-	task->spawner = NULL;
-	if (!conn)
-		return;
-	if (task->failed) {
-		frame.kind = PN_FRAME_ERROR;
-		shim_reply(conn, &frame, &task->error, sizeof(task->error));
-	} else {
-		frame.kind = PN_FRAME_SPAWNED;
-		shim_reply(conn, &frame, task->trace, task->trace ? sizeof(*task->trace) : 0);
-	}
+	answer_all(task, AWAITS_START);
 }
 
-static void end_task(struct pn_task *task, const siginfo_t *info)
-{
-	int code = info->si_code == CLD_EXITED ? info->si_status : 128 + info->si_status;
-	int64_t finished = shim_now(CLOCK_REALTIME);
+/* ---- the end of a task ---- */
 
-	stream_finish(&task->out);
-	stream_finish(&task->err);
-	if (!task->failed)
-		write_record(task, code, finished);
-	task_answer_spawn(task); /* failed to start, or ended before its start was known */
-	tell_waiters(task, code, finished);
-	task_free(task);
+static bool output_done(const struct pn_task *task)
+{
+	return stream_taken(&task->stream[0]) && stream_taken(&task->stream[1]) &&
+	       (!task->log.active || task->log.finished);
+}
+
+static void close_holds(struct kept_task *kept)
+{
+	for (uint32_t cell = kept->holds; cell; cell = store->cells[cell].next)
+		shim_close_kept(&store->cells[cell].fd);
+}
+
+static void tell(struct pn_task *task)
+{
+	bool readable = !task->kept->started || task->recorded || task->kept->record < 0;
+	unsigned int told;
+
+	close_holds(task->kept);
+	answer_all(task, AWAITS_START);
+	told = answer_all(task, AWAITS_EXIT);
+	if (!readable && !told) { /* kept until somebody has asked */
+		KEEP(task->kept->state, KEPT_ENDED);
+		return;
+	}
+	task->told = true;
+	KEEP(task->kept->state, KEPT_DRAINING);
+}
+
+void task_progress(struct pn_task *task)
+{
+	if (!task->ending)
+		return;
+	if (!task->told && (output_done(task) || shim_now(CLOCK_MONOTONIC) >= task->told_by))
+		tell(task);
+	if (task->told && output_done(task) && !task->stream[0].sinks && !task->stream[1].sinks)
+		task_free(task);
+	else if (!task->told && task->kept->state != KEPT_ENDED)
+		put_aside(task);
+	else
+		take_from_aside(task);
+}
+
+static void begin_ending(struct pn_task *task)
+{
+	struct kept_task *kept = task->kept;
+
+	task->told_by = shim_now(CLOCK_MONOTONIC) + LOG_PATIENCE;
+	shim_unwatch(&task->pidfd);
+	if (kept->cgroup >= 0)
+		exit_kill_cgroup(kept->cgroup);
+	if (kept->started)
+		task->recorded = exit_write_record(kept);
+	feed_close(task);
+	stream_finish(&task->stream[0]);
+	stream_finish(&task->stream[1]);
+	log_end(task);
+	task->ending = true; /* last: what closes above must not free it */
 }
 
 /* ---- what the child reports ---- */
 
+static void reap_ready(struct pn_watch *watch, uint32_t events)
+{
+	(void)events;
+	waitid(P_PIDFD, (id_t)watch->fd, &(siginfo_t){ 0 }, WEXITED | WNOHANG | __WALL);
+	shim_close(watch, NULL);
+	free(watch);
+}
+
+/* The program is the second process of a fork; the first is reaped when it has ended. */
 static void swap_process(struct pn_task *task, int pid, int fd)
 {
-	siginfo_t info;
+	struct pn_watch *first = calloc(1, sizeof(*first));
 
-	waitid(P_PIDFD, (id_t)task->pidfd.fd, &info, WEXITED | __WALL);
-	shim_drop(&task->pidfd);
-	task->pid = pid;
-	task->pidfd.fd = fd;
+	if (first)
+		*first = (struct pn_watch){ .fd = task->kept->pidfd, .ready = reap_ready };
+	shim_unwatch(&task->pidfd);
+	task->kept->pid = pid;
+	task->pidfd.fd = store_fd_up(fd);
+	KEEP(task->kept->pidfd, task->pidfd.fd);
 	shim_watch(&task->pidfd, EPOLLIN);
+	if (first)
+		shim_watch(first, EPOLLIN);
 }
 
 static void open_terminal(struct pn_task *task, int master)
 {
-	task->input = fcntl(master, F_DUPFD_CLOEXEC, 3);
-	stream_open(&task->out, task, "stdout", master);
+	struct winsize size = { .ws_row = (unsigned short)(task->kept->winsize >> 16),
+				.ws_col = (unsigned short)(task->kept->winsize & 0xffff) };
+
+	if (task->kept->winsize)
+		ioctl(master, TIOCSWINSZ, &size);
+	KEEP(task->kept->input, store_fd_up(fcntl(master, F_DUPFD_CLOEXEC, 3)));
+	KEEP(task->kept->stream[0].fd, store_fd_up(master));
+	stream_begin(&task->stream[0], task, 0);
 }
 
+/* May happen twice to the same report: a shim may be killed before it has taken it off the socket. */
 static void take_report(struct pn_task *task, struct pn_report *report, int fd)
 {
 	switch (report->kind) {
 	case PN_REPORT_ERROR:
-		task->failed = true;
+		KEEP(task->kept->failed, 1);
 		task->error = report->error;
 		break;
 	case PN_REPORT_TTY:
-		open_terminal(task, TAKE_FD(fd));
+		if (task->kept->stream[0].fd < 0)
+			open_terminal(task, TAKE_FD(fd));
 		break;
 	case PN_REPORT_PID:
-		swap_process(task, report->value, TAKE_FD(fd));
+		if (task->kept->pid != report->value)
+			swap_process(task, report->value, TAKE_FD(fd));
 		break;
 	case PN_REPORT_TRACE:
 		if (task->trace) {
@@ -174,26 +295,37 @@ static void take_report(struct pn_task *task, struct pn_report *report, int fd)
 	pn_close(&fd);
 }
 
-/* Reads what is there. At the end of the socket the program has been executed (or the child has died). */
+/* At the end of the socket the program has been executed, unless the child has failed or was killed before. */
+static void reports_ended(struct pn_task *task)
+{
+	struct kept_task *kept = task->kept;
+
+	shim_close(&task->report, &kept->report);
+	if (!kept->failed && KEPT(kept->child_word) < PN_CHILD_EXECUTES) {
+		pn_fail(&task->error, EINTR, PN_STEP_WAIT, "killed before its program was executed");
+		KEEP(kept->failed, 1);
+	}
+	if (!kept->failed) {
+		kept->started = 1;
+		KEEP(kept->state, KEPT_RUNNING);
+	}
+}
+
 static void drain_reports(struct pn_task *task)
 {
 	struct pn_report report;
-	int ret, fd;
+	int ret = 1, fd;
 
-	while ((ret = pn_report_recv(task->report.fd, MSG_DONTWAIT, &report, &fd)) > 0)
+	for (int i = 0; i < MOST_REPORTS && ret > 0; i++) {
+		ret = pn_report_recv(task->report.fd, MSG_DONTWAIT | MSG_PEEK, &report, &fd);
+		if (ret <= 0)
+			break;
 		take_report(task, &report, fd);
+		pn_report_recv(task->report.fd, MSG_DONTWAIT, &report, &fd);
+		pn_close(&fd);
+	}
 	if (ret == 0)
-		shim_drop(&task->report);
-}
-
-static void attach_waiting_input(struct pn_task *task)
-{
-	int fd = task->feed.source.fd;
-
-	if (fd < 0 || task->feed.source.armed)
-		return;
-	task->feed.source.fd = -1;
-	feed_attach(task, fd);
+		reports_ended(task);
 }
 
 static void report_ready(struct pn_watch *watch, uint32_t events)
@@ -204,15 +336,24 @@ static void report_ready(struct pn_watch *watch, uint32_t events)
 	drain_reports(task);
 	if (task->report.fd >= 0)
 		return;
-	attach_waiting_input(task); /* a pty's client was waiting for the pty */
-	if (!task->failed)
+	feed_begin(task); /* a pty's client was waiting for the pty */
+	if (task->kept->started)
 		task_answer_spawn(task); /* a failed child is answered when it is gone, so that its cgroup is free */
+}
+
+static void try_to_end(struct pn_task *task)
+{
+	if (exit_collect(task)) {
+		begin_ending(task);
+		task_progress(task);
+	} else {
+		put_aside(task);
+	}
 }
 
 static void pidfd_ready(struct pn_watch *watch, uint32_t events)
 {
 	struct pn_task *task = watch->owner;
-	siginfo_t info = { 0 };
 	int fd = watch->fd;
 
 	(void)events;
@@ -220,157 +361,148 @@ static void pidfd_ready(struct pn_watch *watch, uint32_t events)
 		drain_reports(task);
 	if (task->pidfd.fd != fd)
 		return; /* that was the first half of a fork */
-	if (waitid(P_PIDFD, (id_t)fd, &info, WEXITED | WNOHANG | __WALL) < 0 || info.si_pid == 0)
-		return;
-	end_task(task, &info);
+	shim_unwatch(watch);
+	try_to_end(task);
 }
 
-struct pn_task *task_new(struct pn_conn *conn, const struct pn_frame *frame)
+/* ---- exits that the keeper has collected ---- */
+
+static void note_exit(const struct kept_exit *exited)
+{
+	for (uint32_t i = 1; i < store->ntasks; i++) {
+		struct kept_task *kept = &store->tasks[i];
+
+		if (kept->pid != exited->pid || kept->exited ||
+		    (kept->state != KEPT_RUNNING && kept->state != KEPT_SPAWNING))
+			continue;
+		kept->code = exited->code;
+		kept->finished = exited->finished;
+		KEEP(kept->exited, 1);
+		return;
+	}
+}
+
+void task_take_exits(void)
+{
+	if (KEPT(store->exits_in) == store->exits_out)
+		return;
+	/* a fork's second half is known by its report only, which came before its end */
+	for (int b = 0; b < TASK_BUCKETS; b++)
+		for (struct pn_task *t = task_buckets[b]; t; t = t->next)
+			if (t->report.fd >= 0)
+				drain_reports(t);
+	while (KEPT(store->exits_in) != store->exits_out) {
+		note_exit(&store->exits[store->exits_out % STORE_EXITS]);
+		KEEP(store->exits_out, store->exits_out + 1);
+	}
+}
+
+void task_look_aside(void)
+{
+	task_take_exits();
+	for (struct pn_task *task = aside, *next; task; task = next) {
+		next = task->next_aside;
+		if (task->ending)
+			task_progress(task);
+		else if (exit_collect(task))
+			try_to_end(task);
+	}
+}
+
+/* An exit that only its new parent can tell has no event of its own: it is looked for again. */
+int64_t task_next_deadline(void)
+{
+	int64_t now = aside ? shim_now(CLOCK_MONOTONIC) : 0, next = 0;
+
+	for (const struct pn_task *task = aside; task; task = task->next_aside) {
+		int64_t at = task->ending ? task->told_by : now + 10000000;
+
+		if (!next || at < next)
+			next = at;
+	}
+	return next;
+}
+
+/* ---- beginnings ---- */
+
+struct pn_task *task_new(struct kept_task *kept)
 {
 	struct pn_task *task = calloc(1, sizeof(*task));
 
 	if (!task)
 		return NULL;
-	memcpy(task->key, frame->key, sizeof(task->key));
-	task->flags = frame->flags;
-	task->spawner = conn;
-	task->serial = frame->serial;
-	task->received = frame->received;
+	task->kept = kept;
 	task->pidfd = (struct pn_watch){ .fd = -1, .ready = pidfd_ready, .owner = task };
 	task->report = (struct pn_watch){ .fd = -1, .ready = report_ready, .owner = task };
-	task->out.watch.fd = task->err.watch.fd = -1;
-	task->feed.source.fd = task->feed.target.fd = -1;
-	task->input = task->record = task->log = -1;
-	if (frame->flags & PN_SPAWN_TRACE)
+	task->source.fd = task->target.fd = -1;
+	for (int i = 0; i < 2; i++) {
+		task->stream[i].watch.fd = -1;
+		task->stream[i].task = task;
+		task->stream[i].kept = &kept->stream[i];
+	}
+	task->log.fd = -1;
+	if (kept->flags & PN_SPAWN_TRACE)
 		task->trace = calloc(1, sizeof(*task->trace));
-	task->next = *bucket(task->key);
-	*bucket(task->key) = task;
+	task->next = *bucket(kept->key);
+	*bucket(kept->key) = task;
 	shim_busy++;
+	living++;
 	return task;
 }
 
-/* ---- requests about a task ---- */
-
-void task_wait(struct pn_conn *conn, const struct pn_frame *frame)
+void task_begin(struct pn_task *task)
 {
-	struct pn_task *task = task_find(frame->key);
-	struct pn_waiter *waiter = task ? calloc(1, sizeof(*waiter)) : NULL;
+	struct kept_task *kept = task->kept;
 
-	if (!waiter) {
-		shim_reply_error(conn, frame->serial, task ? ENOMEM : ESRCH, PN_STEP_WAIT, "no such task");
-		return;
-	}
-	*waiter = (struct pn_waiter){ .next = task->waiters, .conn = conn, .serial = frame->serial };
-	task->waiters = waiter;
+	log_begin(task);
+	stream_begin(&task->stream[0], task, 0);
+	stream_begin(&task->stream[1], task, 1);
+	task->report.fd = kept->report;
+	if (task->report.fd >= 0)
+		shim_watch(&task->report, EPOLLIN);
+	task->pidfd.fd = kept->pidfd;
+	shim_watch(&task->pidfd, EPOLLIN);
+	feed_begin(task);
 }
 
-void task_list(struct pn_conn *conn, const struct pn_frame *frame)
+static void restore(struct kept_task *kept)
 {
-	static struct pn_task_entry entries[512];
-	struct pn_frame reply = { .kind = PN_FRAME_TASK, .serial = frame->serial };
-	uint32_t n = 0;
+	struct pn_task *task = task_new(kept);
 
-	for (uint32_t b = 0; b < BUCKETS; b++) {
-		for (const struct pn_task *t = tasks[b]; t; t = t->next) {
-			memcpy(entries[n].key, t->key, sizeof(t->key));
-			entries[n].pid = t->pid;
-			if (++n == sizeof(entries) / sizeof(entries[0])) {
-				shim_reply(conn, &reply, entries, n * (uint32_t)sizeof(entries[0]));
-				n = 0;
-			}
+	if (!task)
+		_exit(1); /* no memory: the keeper tries again */
+	task->told = kept->state == KEPT_DRAINING;
+	task_begin(task);
+	if (!kept->exited)
+		return;
+	shim_unwatch(&task->pidfd);
+	waitid(P_PIDFD, (id_t)kept->pidfd, &(siginfo_t){ 0 }, WEXITED | WNOHANG | __WALL);
+	begin_ending(task);
+	task_progress(task);
+}
+
+void task_trim(void)
+{
+	for (int b = 0; b < TASK_BUCKETS; b++) {
+		for (struct pn_task *t = task_buckets[b]; t; t = t->next) {
+			stream_release(&t->stream[0]);
+			stream_release(&t->stream[1]);
 		}
 	}
-	if (n)
-		shim_reply(conn, &reply, entries, n * (uint32_t)sizeof(entries[0]));
-	reply.kind = PN_FRAME_OK;
-	shim_reply(conn, &reply, NULL, 0);
+	store_trim();
 }
 
-static void answer(struct pn_conn *conn, const struct pn_frame *frame, int ret, const char *what)
+/* After a predecessor that was killed: every task goes on from what is kept of it. */
+void task_restore_all(void)
 {
-	struct pn_frame reply = { .kind = PN_FRAME_OK, .serial = frame->serial };
-
-	if (ret < 0)
-		shim_reply_error(conn, frame->serial, errno, PN_STEP_FRAME, what);
-	else
-		shim_reply(conn, &reply, NULL, 0);
-}
-
-static struct pn_task *find_or_answer(struct pn_conn *conn, const struct pn_frame *frame)
-{
-	struct pn_task *task = task_find(frame->key);
-
-	if (!task)
-		shim_reply_error(conn, frame->serial, ESRCH, PN_STEP_FRAME, "no such task");
-	return task;
-}
-
-void task_signal(struct pn_conn *conn, const struct pn_frame *frame)
-{
-	struct pn_task *task = find_or_answer(conn, frame);
-
-	if (task)
-		answer(conn, frame, (int)syscall(SYS_pidfd_send_signal, task->pidfd.fd, frame->arg, NULL, 0), "signal");
-}
-
-void task_resize(struct pn_conn *conn, const struct pn_frame *frame)
-{
-	struct pn_task *task = find_or_answer(conn, frame);
-	struct winsize size = { .ws_row = (unsigned short)(frame->arg >> 16),
-				.ws_col = (unsigned short)(frame->arg & 0xffff) };
-
-	if (task)
-		answer(conn, frame, ioctl(task->input, TIOCSWINSZ, &size), "resize");
-}
-
-void task_close_stdin(struct pn_conn *conn, const struct pn_frame *frame)
-{
-	struct pn_task *task = find_or_answer(conn, frame);
-
-	if (!task)
-		return;
-	feed_close(task);
-	answer(conn, frame, 0, "stdin");
-}
-
-void task_attach(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds)
-{
-	struct pn_task *task = find_or_answer(conn, frame);
-	uint32_t at = 0;
-	int in, out, err;
-
-	if (!task)
-		return;
-	in = task_take_fd(fds, nfds, &at, frame->flags & PN_SPAWN_ATTACH_IN);
-	out = task_take_fd(fds, nfds, &at, frame->flags & PN_SPAWN_ATTACH_OUT);
-	err = task_take_fd(fds, nfds, &at, frame->flags & PN_SPAWN_ATTACH_ERR);
-	if (in >= 0)
-		feed_attach(task, in);
-	if (out >= 0)
-		stream_attach(&task->out, out);
-	if (err >= 0)
-		stream_attach(&task->err, err);
-	answer(conn, frame, 0, "attach");
-}
-
-void task_forget_conn(const struct pn_conn *conn)
-{
-	for (uint32_t b = 0; b < BUCKETS; b++) {
-		for (struct pn_task *t = tasks[b]; t; t = t->next) {
-			struct pn_waiter **at = &t->waiters;
-
-			if (t->spawner == conn)
-				t->spawner = NULL;
-			while (*at) {
-				struct pn_waiter *waiter = *at;
-
-				if (waiter->conn != conn) {
-					at = &waiter->next;
-					continue;
-				}
-				*at = waiter->next;
-				free(waiter);
-			}
-		}
-	}
+	memset(task_buckets, 0, sizeof(task_buckets));
+	aside = NULL;
+	living = 0;
+	for (uint32_t i = 1; i < store->ntasks; i++) /* first: a later run of the key writes its log after these */
+		if (store->tasks[i].state == KEPT_DRAINING)
+			restore(&store->tasks[i]);
+	for (uint32_t i = 1; i < store->ntasks; i++)
+		if (store->tasks[i].state != KEPT_FREE && store->tasks[i].state != KEPT_DRAINING)
+			restore(&store->tasks[i]);
+	task_look_aside();
 }

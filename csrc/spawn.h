@@ -5,12 +5,13 @@
 #include "child.h"
 
 /* Clones without sharing memory: the caller goes on at once and hears of the child through `report`, its end of the
- * socket pair whose other end is report_child. trace may be NULL.
+ * socket pair whose other end is report_child. trace may be NULL. ret_pidfd and ret_pid are written by the kernel, before
+ * the child runs.
  *
- * shared_word, in memory shared with the child, 0: the child is born with the caller's descriptor table and copies only
- * the low end of it that it needs, however many the caller has. Until the word is 1 (a futex waiter is woken then), or
- * the report has said anything or ended, the plan's descriptors and report_child must stay open. NULL: copies it all.
- */
+ * shared_word (enum pn_child_word, PN_CHILD_SHARES at first), in memory shared with the child: the child is born with the
+ * caller's descriptor table and copies only the low end of it that it needs, however many the caller has. Until the
+ * word is another (a futex waiter is woken then), or the report has said anything or ended, the plan's descriptors and
+ * report_child must stay open. NULL: copies it all. */
 int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_trace *trace, uint32_t *shared_word,
 		     int *ret_pidfd, int *ret_pid, struct pn_error *reterr);
 

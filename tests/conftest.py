@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import signal
 import tempfile
@@ -84,26 +85,50 @@ class Place:
             engine.gc(all=True)
 
 
-def end_shim(engine) -> None:
-    """End this engine's own shim now instead of a second later."""
+def shim_processes(engine) -> tuple[int, int]:
+    """The pids of this engine's shim and of its keeper; the shim runs."""
     from pynetns.kernel import frame
 
+    fd = engine.shim.connect(start=False)
     try:
-        fd = engine.shim.connect(start=False)
+        frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
+        shim = frame.receive(fd).value
+    finally:
+        os.close(fd)
+    stat = Path(f"/proc/{shim}/stat").read_text()
+    return shim, int(stat.rpartition(")")[2].split()[1])
+
+
+def wait_for_ends(pidfds: list[int]) -> None:
+    """Wait until the processes have ended, and close their pidfds."""
+    for pidfd in pidfds:
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        poll.poll(5000)
+        os.close(pidfd)
+
+
+def end_shim(engine) -> None:
+    """End this engine's own shim now instead of a second later; it has no tasks."""
+    try:
+        pidfds = [os.pidfd_open(pid) for pid in shim_processes(engine)]
     except Exception:
         return
-    frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-    pid = frame.receive(fd).value
-    pidfd = os.pidfd_open(pid)
-    os.close(fd)
     engine.shim.close()
-    signal.pidfd_send_signal(pidfd, signal.SIGTERM)
-    import select
+    signal.pidfd_send_signal(pidfds[0], signal.SIGTERM)
+    wait_for_ends(pidfds)
 
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    poll.poll(5000)
-    os.close(pidfd)
+
+def kill_shim(engine) -> None:
+    """Kill shim and keeper in one instant, so that neither takes over from the other."""
+    pids = shim_processes(engine)
+    pidfds = [os.pidfd_open(pid) for pid in pids]
+    for pidfd in pidfds:
+        signal.pidfd_send_signal(pidfd, signal.SIGSTOP)
+    for pidfd in pidfds:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    engine.shim.close()
+    wait_for_ends(pidfds)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from ..kernel import frame
 from ..kernel.mount import MS_PRIVATE
 from ..kernel.namespace import PendingNamespace
 from ..kernel.process import boot_id, process_namespace, recorded, start_ticks
+from ..model.log_config import log_options
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
@@ -39,7 +40,7 @@ from ..trace import step
 from ..undo import Descriptors, Undo
 from .lock import container_lock
 from .lookup import get_container_id
-from .record import ContainerRecord, container_directory, log_path
+from .record import ContainerRecord, container_directory, log_name
 from .spec import ContainerSpec, create_spec
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def create_task(
     with step("create_task"):
         directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        log = open_log(engine, container.record, scope)
+        log, log_bytes = open_log(engine, container.record, scope)
         go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
         scope.callback(os.close, go_reader)
         task = Task(
@@ -226,7 +227,9 @@ def create_task(
             key=container.id,
             directory=directory,
             flags=stdio_flags(container.record),
-            log_fd=log,
+            log_dir_fd=log,
+            log_options=log_bytes,
+            cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
             go_fd=go_writer,
@@ -238,14 +241,27 @@ def create_task(
         return task
 
 
-def open_log(engine: Engine, record: ContainerRecord, scope: ExitStack) -> int:
-    """The log to append to, -1 for none."""
-    path = log_path(engine.root, record)
-    if not path:
-        return -1
-    fd = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o640)
+_LOG_DRIVERS = {"json-file": frame.LOG_JSON_FILE, "local": frame.LOG_LOCAL}
+
+
+def open_log(engine: Engine, record: ContainerRecord, scope: ExitStack) -> tuple[int, bytes]:
+    """(directory of the log, how it is written there); (-1, b"") where the driver keeps none."""
+    name = log_name(record)
+    if not name:
+        return -1, b""
+    options = log_options(record.host_config.log_config)
+    encoded = frame.log_options(
+        _LOG_DRIVERS[options.driver],
+        name,
+        mode=frame.LOG_NON_BLOCKING if options.non_blocking else frame.LOG_BLOCKING,
+        max_size=options.max_size,
+        max_file=options.max_file,
+        max_buffer=options.max_buffer,
+    )
+    directory = container_directory(engine.root, record.id)
+    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     scope.callback(os.close, fd)
-    return fd
+    return fd, encoded
 
 
 def open_handles(

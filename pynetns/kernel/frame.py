@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..errors import KernelError
 from .lib import call, ffi, lib
@@ -23,6 +23,8 @@ ERROR = lib.PN_FRAME_ERROR
 SPAWNED = lib.PN_FRAME_SPAWNED
 EXITED = lib.PN_FRAME_EXITED
 TASK = lib.PN_FRAME_TASK
+FDS = lib.PN_FRAME_FDS
+STARTED = lib.PN_FRAME_STARTED
 
 SPAWN_STDIN = lib.PN_SPAWN_STDIN
 SPAWN_STDIN_ONCE = lib.PN_SPAWN_STDIN_ONCE
@@ -35,6 +37,7 @@ SPAWN_ATTACH_ERR = lib.PN_SPAWN_ATTACH_ERR
 SPAWN_TRACE = lib.PN_SPAWN_TRACE
 SPAWN_MEMFD = lib.PN_SPAWN_MEMFD
 SPAWN_DIRECT = lib.PN_SPAWN_DIRECT
+SPAWN_CGROUP = lib.PN_SPAWN_CGROUP
 
 LOG_NONE = lib.PN_LOG_NONE
 LOG_JSON_FILE = lib.PN_LOG_JSON_FILE
@@ -44,6 +47,7 @@ LOG_NON_BLOCKING = lib.PN_LOG_NON_BLOCKING
 
 PROTOCOL = lib.PN_PROTOCOL
 FRAME_MAX = lib.PN_FRAME_MAX
+FDS_MAX = 253  # SCM_MAX_FD of the kernel
 
 
 class Frame(NamedTuple):
@@ -67,21 +71,51 @@ def send(
     flags: int = 0,
     arg: int = 0,
     hold: int = 0,
+    value: int = 0,
     payload: bytes = b"",
     fds: Sequence[int] = (),
 ) -> None:
-    """Send one frame on SOCK_SEQPACKET socket `sock`. KernelError EPIPE when the shim is gone."""
+    """Send one frame on SOCK_SEQPACKET socket `sock`; descriptors that do not fit into one datagram
+    go ahead of it. KernelError EPIPE when the shim is gone, EAGAIN after the socket's time-out."""
     frame = ffi.new("struct pn_frame *")
-    frame.kind, frame.flags, frame.serial, frame.arg, frame.hold = kind, flags, serial, arg, hold
-    frame.key = key.encode()
-    array = ffi.new("int[]", list(fds)) if fds else ffi.NULL
-    call(lib.pn_frame_send, sock, frame, payload, len(payload), array, len(fds))
+    frame.serial, frame.key = serial, key.encode()
+    at = 0
+    while len(fds) - at > FDS_MAX:
+        frame.kind = FDS
+        call(
+            lib.pn_frame_send,
+            sock,
+            frame,
+            b"",
+            0,
+            ffi.new("int[]", list(fds[at : at + FDS_MAX])),
+            FDS_MAX,
+        )
+        at += FDS_MAX
+    frame.kind, frame.flags, frame.arg, frame.hold, frame.value = kind, flags, arg, hold, value
+    array = ffi.new("int[]", list(fds[at:])) if fds else ffi.NULL
+    call(lib.pn_frame_send, sock, frame, payload, len(payload), array, len(fds) - at)
+
+
+_new_buffer = ffi.new_allocator(should_clear_after_alloc=False)
+_buffers: list[Any] = []  # free ones: zeroing or mapping 128 KiB costs more than the answer
 
 
 def receive(sock: int) -> Frame:
-    """The next frame; waits for it. KernelError EPIPE when the shim is gone."""
+    """The next frame; waits for it. KernelError EPIPE when the shim is gone, EAGAIN after the
+    socket's time-out."""
+    try:
+        buffer = _buffers.pop()
+    except IndexError:
+        buffer = _new_buffer("uint8_t[]", FRAME_MAX)
+    try:
+        return _receive_into(sock, buffer)
+    finally:
+        _buffers.append(buffer)
+
+
+def _receive_into(sock: int, buffer: Any) -> Frame:
     frame = ffi.new("struct pn_frame *")
-    buffer = ffi.new("uint8_t[]", FRAME_MAX)
     nfds = ffi.new("uint32_t *")
     while True:
         try:

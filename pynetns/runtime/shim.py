@@ -1,34 +1,23 @@
-"""The client of the shim: requests and answers over its socket; starts it where none runs.
+"""The client of the shim: requests and their answers.
 
-Owns: connections. Thread-safe (a connection is used by one thread at a time) and fork-safe (a forked
-child opens its own). The protocol is described in docs/shim-protocol.md.
+No call waits for ever for a shim that does not answer; one that was killed and has a successor is asked
+again. Connections are shim_connections.py's. The protocol is described in docs/shim-protocol.md.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
-import select
-import socket
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import KernelError, System, Unavailable, remedy_of
+from ..errors import KernelError
 from ..kernel import frame
 from ..kernel.frame import Frame
-from ..kernel.lib import shim_path
-from ..trace import step
+from .shim_connections import GONE, TIMED_OUT, NoShim, ShimConnections, readable
 
-_NO_SHIM = {errno.ENOENT, errno.ECONNREFUSED}
-_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN}
-
-
-class NoShim(Unavailable):
-    """No shim runs: nobody listens. Everything else that keeps from asking it (no descriptor left,
-    no permission, another protocol) says nothing about its tasks and is another exception."""
+__all__ = ["Exit", "NoShim", "ShimClient"]
 
 
 class Exit(NamedTuple):
@@ -38,206 +27,55 @@ class Exit(NamedTuple):
     finished: int
 
 
-class ShimClient:
-    """Talks to the shim of one exec root.
+class ShimClient(ShimConnections):
+    """Asks the shim of one exec root."""
 
-    `cgroup_procs` is asked when one is started: cgroup.procs files, open for writing, of the
-    cgroups that it shall enter before its first task; they are closed here.
-    """
-
-    def __init__(
-        self, exec_root: str, cgroup_procs: Callable[[], Sequence[int]] = lambda: ()
-    ) -> None:
-        self.exec_root = exec_root
-        self._cgroup_procs = cgroup_procs
-        self._lock = threading.Lock()
-        self._idle: list[int] = []
-        self._pid = os.getpid()
-
-    # ---- connections ----
-
-    def _socket(self) -> int:
-        """A connected socket. NoShim, or Unavailable where it cannot be told."""
-        try:
-            return self._connected()
-        except (OSError, KernelError) as error:
-            if isinstance(error, OSError) and error.errno in _NO_SHIM:
-                raise NoShim(f"no shim runs in {self.exec_root}") from error
-            why = error.strerror if isinstance(error, OSError) else str(error)
-            raise Unavailable(
-                f"the shim of {self.exec_root} cannot be reached: {why}{remedy_of(error.errno)}"
-            ) from error
-
-    def _connected(self) -> int:
-        """The path is short whatever the exec root's length."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            sock.connect(f"/proc/self/fd/{root}/shim.sock")
-            fd = sock.detach()
-        finally:
-            os.close(root)
-            sock.close()
-        try:
-            frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-            hello = frame.receive(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        if hello.kind != frame.HELLO or hello.arg != frame.PROTOCOL:
-            os.close(fd)
-            raise System(
-                f"the shim of {self.exec_root} speaks another version of the protocol: "
-                "stop its containers first"
-            )
-        return fd
-
-    def connect(self, *, start: bool = True) -> int:
-        """A new connection, the caller's to close. NoShim when `start` is false and none runs;
-        Unavailable when it cannot be reached."""
-        try:
-            return self._socket()
-        except NoShim:
-            if not start:
-                raise
-        with step("start_shim"), self._start_lock():
+    def _receive(self, fd: int, *, patiently: bool = False) -> Frame:
+        """The next answer. `patiently`: as long as the shim as such answers."""
+        while True:
             try:
-                return self._socket()  # another process was faster
-            except NoShim:
-                self._start()
-            return self._socket()
-
-    @contextmanager
-    def _start_lock(self) -> Iterator[None]:
-        fd = os.open(f"{self.exec_root}/shim.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
-    def _start(self) -> None:
-        """Run the shim; it listens when its first process has ended."""
-        complaint, child_end = os.pipe2(os.O_CLOEXEC)
-        procs = sorted(self._cgroup_procs())  # so that no target is a later one's source
-        actions = [
-            (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
-            (os.POSIX_SPAWN_DUP2, 0, 1),
-            (os.POSIX_SPAWN_DUP2, child_end, 2),
-            *((os.POSIX_SPAWN_DUP2, fd, 3 + at) for at, fd in enumerate(procs)),
-        ]
-        words = ["pynetns-shim", self.exec_root, str(len(procs))]
-        try:
-            pid = os.posix_spawn(shim_path(), words, {}, file_actions=actions)
-            os.close(child_end)
-            child_end = -1
-            status = 0
-            try:
-                status = os.waitpid(pid, 0)[1]
-            except ChildProcessError:  # the program around us reaps its children itself
-                os.read(complaint, 1)
-            if status:
-                text = os.read(complaint, 4096).decode("utf-8", "replace").strip()
-                raise Unavailable(text or f"the shim did not start (status {status})")
-        except OSError as error:
-            raise Unavailable(f"shim {shim_path()} : {error.strerror}") from error
-        finally:
-            os.close(complaint)
-            if child_end >= 0:
-                os.close(child_end)
-            for fd in procs:
-                os.close(fd)
-
-    def _take(self, start: bool) -> int:
-        with self._lock:
-            if self._pid != os.getpid():  # forked: these are the parent's
-                for fd in self._idle:
-                    os.close(fd)
-                self._idle, self._pid = [], os.getpid()
-            if self._idle:
-                return self._idle.pop()
-        return self.connect(start=start)
-
-    def _give(self, fd: int) -> None:
-        with self._lock:
-            self._idle.append(fd)
-
-    def alive(self) -> bool:
-        """Whether the shim is there. Cheap: a look at a connection that is open anyway."""
-        try:
-            fd = self._take(start=False)
-        except NoShim:
-            return False
-        if _readable(fd, 0):  # nobody asked anything: this is its end
-            os.close(fd)
-            return self._replaced()
-        self._give(fd)
-        return True
-
-    def _replaced(self) -> bool:
-        """After a dead connection: is there another shim by now?"""
-        with self._lock:
-            stale, self._idle = self._idle, []
-        for fd in stale:
-            os.close(fd)
-        try:
-            self._give(self.connect(start=False))
-        except NoShim:
-            return False
-        return True
-
-    def close(self) -> None:
-        """Close the idle connections. Tasks go on."""
-        with self._lock:
-            while self._idle:
-                os.close(self._idle.pop())
-
-    # ---- requests ----
+                return frame.receive(fd)
+            except KernelError as error:
+                if error.errno not in TIMED_OUT:
+                    raise
+                if not patiently:
+                    raise self.unavailable("no answer") from error
+                os.close(self.connect(start=False))
 
     def request(
-        self, kind: int, *, key: str = "", flags: int = 0, arg: int = 0, fds: Sequence[int] = ()
-    ) -> Frame:
-        """One request and its answer. KernelError as the shim reports it (ESRCH: no such task)."""
-        return self._answer(self._send(kind, key=key, flags=flags, arg=arg, fds=fds))
-
-    def _send(
         self,
         kind: int,
         *,
-        key: str,
-        flags: int,
+        key: str = "",
+        flags: int = 0,
         arg: int = 0,
-        hold: int = 0,
-        payload: bytes = b"",
+        value: int = 0,
         fds: Sequence[int] = (),
-        start: bool = False,
-    ) -> int:
-        """Send a request; the connection on which its answer comes. One found dead is replaced
-        once, since then nothing of the request arrived."""
-        for attempt in (1, 2):
-            fd = self._take(start)
+    ) -> Frame:
+        """One request and its answer; asked again when the shim is replaced meanwhile.
+
+        KernelError as the shim reports it (ESRCH: no such task), NoShim, Unavailable.
+        """
+        while True:
+            fd = self.take(start=False)
             try:
-                frame.send(
-                    fd, kind, key=key, flags=flags, arg=arg, hold=hold, payload=payload, fds=fds
-                )
+                frame.send(fd, kind, key=key, flags=flags, arg=arg, value=value, fds=fds)
+                answer = self._receive(fd)
             except KernelError as error:
                 os.close(fd)
-                if error.errno in _GONE and attempt == 1:
-                    continue
+                if error.errno in GONE:
+                    continue  # to its successor, or to NoShim
+                raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
                 raise
-            return fd
-        raise AssertionError("unreachable")
+            self.give(fd)
+            if answer.kind == frame.ERROR:
+                raise frame.parse_error(answer.payload)
+            return answer
 
-    def _answer(self, fd: int) -> Frame:
-        try:
-            answer = frame.receive(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        self._give(fd)
-        if answer.kind == frame.ERROR:
-            raise frame.parse_error(answer.payload)
-        return answer
+    def _timed_out(self, error: KernelError) -> Exception:
+        return self.unavailable("no answer") if error.errno in TIMED_OUT else error
 
     def begin_spawn(
         self,
@@ -249,92 +87,144 @@ class ShimClient:
         first_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
     ) -> int:
-        """Have a plan run as task `key`; what `finish_spawn` takes, exactly once. `first_fds`: log,
-        record, attach in/out/err as `flags` say."""
+        """Have a plan run as task `key`; what `finish_spawn` takes, exactly once. `plan`: log options
+        in front of it as `flags` say; `first_fds`: log directory, record, cgroup, attach in/out/err
+        likewise."""
+        fds = [*first_fds, *hold_fds, *plan_fds]
         if len(plan) <= frame.FRAME_MAX - 512:
-            return self._send(
-                frame.SPAWN,
-                key=key,
-                flags=flags,
-                hold=len(hold_fds),
-                payload=plan,
-                fds=[*first_fds, *hold_fds, *plan_fds],
-                start=True,
-            )
+            return self._send_spawn(key, flags, len(hold_fds), plan, fds)
         memfd = os.memfd_create("pynetns-plan")
         try:
-            os.write(memfd, plan)
-            return self._send(
-                frame.SPAWN,
-                key=key,
-                flags=flags | frame.SPAWN_MEMFD,
-                hold=len(hold_fds),
-                fds=[memfd, *first_fds, *hold_fds, *plan_fds],
-                start=True,
+            view = memoryview(plan)
+            while view:
+                view = view[os.write(memfd, view) :]
+            return self._send_spawn(
+                key, flags | frame.SPAWN_MEMFD, len(hold_fds), b"", [memfd, *fds]
             )
         finally:
             os.close(memfd)
 
-    def finish_spawn(self, pending: int) -> Frame:
-        """Wait until the program of a begun spawn has been executed. KernelError when it was not."""
-        return self._answer(pending)
+    def _send_spawn(
+        self, key: str, flags: int, hold: int, payload: bytes, fds: Sequence[int]
+    ) -> int:
+        """Send a SPAWN; the connection on which its answer comes. One found dead is replaced: then
+        nothing of the request arrived."""
+        while True:
+            fd = self.take(start=True)
+            try:
+                frame.send(
+                    fd, frame.SPAWN, key=key, flags=flags, hold=hold, payload=payload, fds=fds
+                )
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in GONE:
+                    continue
+                raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
+    def finish_spawn(self, pending: int, key: str) -> Frame:
+        """Wait until the program of the begun spawn `key` has been executed. KernelError when it was
+        not; ECANCELED: the shim was killed before it had begun, nothing has happened."""
+        kind = frame.SPAWN
+        while True:
+            try:
+                if kind == frame.STARTED:
+                    frame.send(pending, kind, key=key)
+                answer = self._receive(pending, patiently=True)
+            except KernelError as error:
+                os.close(pending)
+                if error.errno not in GONE:
+                    raise
+                kind, pending = frame.STARTED, self._successor(error)
+                continue
+            except BaseException:
+                os.close(pending)
+                raise
+            self.give(pending)
+            if answer.kind != frame.ERROR:
+                return answer
+            failure = frame.parse_error(answer.payload)
+            if kind == frame.STARTED and failure.errno == errno.ESRCH:
+                raise KernelError(errno.ECANCELED, "shim", "killed during the start; try again")
+            raise failure
+
+    def _successor(self, error: KernelError) -> int:
+        try:
+            return self.connect(start=False)
+        except NoShim:
+            raise error from None
 
     def wait(self, key: str, timeout: float | None = None) -> Exit | None:
         """How task `key` ends; None when it is not known here (then its record is written) or
-        there is no shim. TimeoutError after `timeout` seconds."""
-        try:
-            fd = self._take(start=False)
-        except NoShim:
-            return None
-        try:
-            frame.send(fd, frame.WAIT, key=key)
-            if timeout is not None and not _readable(fd, timeout):
-                raise TimeoutError
-            answer = frame.receive(fd)
-        except KernelError as error:
-            os.close(fd)
-            if error.errno in _GONE:
+        there is no shim. TimeoutError after `timeout` seconds; Unavailable when the shim, asked now
+        and then, does not answer any more."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            try:
+                fd = self.take(start=False)
+            except NoShim:
                 return None
-            raise
-        except BaseException:
-            os.close(fd)
-            raise
-        self._give(fd)
-        return Exit(answer.arg, answer.value) if answer.kind == frame.EXITED else None
+            try:
+                frame.send(fd, frame.WAIT, key=key)
+                if deadline is not None:
+                    self._wait_readable(fd, deadline)
+                answer = self._receive(fd, patiently=True)
+            except NoShim:
+                os.close(fd)
+                return None
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in GONE:
+                    continue  # its successor knows
+                raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
+                raise
+            self.give(fd)
+            return Exit(answer.arg, answer.value) if answer.kind == frame.EXITED else None
+
+    def _wait_readable(self, fd: int, deadline: float) -> None:
+        while not readable(fd, min(self.patience, max(0.0, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                raise TimeoutError
+            os.close(self.connect(start=False))
 
     def waiter(self, key: str) -> int:
-        """A socket that becomes readable when task `key` has ended (or is not known); the
-        caller's. -1 when there is no shim."""
-        try:
-            fd = self.connect(start=False)
-        except NoShim:
-            return -1
-        try:
-            frame.send(fd, frame.WAIT, key=key)
-        except KernelError as error:
-            os.close(fd)
-            if error.errno in _GONE:
+        """A socket that becomes readable when task `key` has ended, is not known, or the shim has
+        been replaced (then ask again); the caller's. -1 when there is no shim."""
+        while True:
+            try:
+                fd = self.connect(start=False)
+            except NoShim:
                 return -1
-            raise
-        return fd
+            try:
+                frame.send(fd, frame.WAIT, key=key)
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in GONE:
+                    continue
+                raise self._timed_out(error) from error
+            return fd
 
     def tasks(self) -> dict[str, int]:
-        """Every living task's pid by key; empty when no shim runs, Unavailable when it cannot be
-        asked."""
-        try:
-            fd = self.connect(start=False)
-        except NoShim:
-            return {}
+        """Every living task's pid by key; empty when no shim runs.
+
+        Unavailable when one runs and does not answer: that is no reason to take a task for dead.
+        """
         found: dict[str, int] = {}
-        try:
-            frame.send(fd, frame.LIST)
-            while True:
-                answer = frame.receive(fd)
-                if answer.kind != frame.TASK:
-                    return found
-                found.update(frame.parse_tasks(answer.payload))
-        finally:
-            os.close(fd)
+        at = 0
+        while True:
+            try:
+                page = self.request(frame.LIST, value=at)
+            except NoShim:
+                return {}
+            found.update(frame.parse_tasks(page.payload))
+            at = page.value
+            if at == 0:
+                return found
 
     def signal(self, key: str, signal: int) -> bool:
         """Send a signal to the task's process; False when there is no such task any more."""
@@ -355,16 +245,10 @@ class ShimClient:
     def _tell(self, kind: int, key: str, arg: int, flags: int = 0, fds: Sequence[int] = ()) -> bool:
         try:
             self.request(kind, key=key, arg=arg, flags=flags, fds=fds)
-        except KernelError as error:
-            if error.errno == errno.ESRCH or error.errno in _GONE:
-                return False
-            raise
         except NoShim:
             return False
+        except KernelError as error:
+            if error.errno == errno.ESRCH:
+                return False
+            raise
         return True
-
-
-def _readable(fd: int, timeout: float) -> bool:
-    poll = select.poll()
-    poll.register(fd, select.POLLIN)
-    return bool(poll.poll(max(0, int(timeout * 1000 + 0.999))))

@@ -56,15 +56,20 @@ class Attach:
 class Task:
     """A program to be: `create` has its process prepare itself, `start` has it execute.
 
-    What a task was given stays the caller's. `go_fd` is the write end of the pipe that the plan
-    waits for, -1 where it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
+    What a task was given stays the caller's. `log_dir_fd` is the directory of its log, -1 for none,
+    `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
+    directory whose processes die with the program (one that shares its pid namespace leaves
+    survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
+    it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
     """
 
     shim: ShimClient
     key: str
     directory: str
     flags: int = 0
-    log_fd: int = -1
+    log_dir_fd: int = -1
+    log_options: bytes = b""
+    cgroup_fd: int = -1
     hold_fds: Sequence[int] = ()
     attach: Attach = field(default_factory=Attach)
     go_fd: int = -1
@@ -80,7 +85,7 @@ class Task:
             flags, fds = self._descriptors(record)
             self._pending = self.shim.begin_spawn(
                 self.key,
-                plan.encode(),
+                (self.log_options if self.log_dir_fd >= 0 else b"") + plan.encode(),
                 plan.fds,
                 flags=flags,
                 first_fds=fds,
@@ -97,7 +102,7 @@ class Task:
             self._go(b"\n")
             pending, self._pending = self._pending, -1
             try:
-                answer = self.shim.finish_spawn(pending)
+                answer = self.shim.finish_spawn(pending, self.key)
             except KernelError as error:
                 raise start_error(error, self.plan) from error
             if answer.payload:
@@ -111,7 +116,7 @@ class Task:
         pending, self._pending = self._pending, -1
         if pending >= 0:
             with suppress(KernelError):
-                self.shim.finish_spawn(pending)
+                self.shim.finish_spawn(pending, self.key)
 
     def _go(self, word: bytes) -> None:
         go, self.go_fd = self.go_fd, -1
@@ -126,11 +131,12 @@ class Task:
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
         flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
         fds = []
-        if self.log_fd >= 0:
+        if self.log_dir_fd >= 0:
             flags |= frame.SPAWN_LOG
-            fds.append(self.log_fd)
+            fds.append(self.log_dir_fd)
         fds.append(record)
         for bit, fd in (
+            (frame.SPAWN_CGROUP, self.cgroup_fd),
             (frame.SPAWN_ATTACH_IN, self.attach.stdin_fd),
             (frame.SPAWN_ATTACH_OUT, self.attach.stdout_fd),
             (frame.SPAWN_ATTACH_ERR, self.attach.stderr_fd),

@@ -49,10 +49,11 @@ class Bench:
             plan.setsid()
             plan.stdio()
         plan.exec(["sh", "-c", script], ENV)
-        log = os.open(directory / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        log = os.open(directory, os.O_PATH | os.O_DIRECTORY)
         self.keys.append(key)
         flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)
-        task = Task(self.shim, key, str(directory), flags=flags, log_fd=log, **options)
+        options.setdefault("log_options", frame.log_options(frame.LOG_JSON_FILE, "log"))
+        task = Task(self.shim, key, str(directory), flags=flags, log_dir_fd=log, **options)
         try:
             run(task, plan)
         finally:
@@ -144,7 +145,7 @@ def test_waiting_for_a_task_may_time_out(bench):
 def test_key_in_use_is_refused(bench):
     bench.task("a", "exec sleep 1000")
     with pytest.raises(KernelError) as caught:
-        bench.shim.finish_spawn(bench.shim.begin_spawn("a", Plan(0).encode(), [], flags=0))
+        bench.shim.finish_spawn(bench.shim.begin_spawn("a", Plan(0).encode(), [], flags=0), "a")
     assert caught.value.name == "EEXIST"
 
 
@@ -212,9 +213,12 @@ def test_attached_client_gets_a_copy_and_log_is_kept(bench):
 def test_slow_client_loses_nothing_and_holds_up_nobody_at_the_end(bench):
     """The client stops reading; the task is killed; what the log has the client still gets."""
     reader, writer = os.pipe()
-    bench.task("a", "seq 1 100000", attach=Attach(stdout_fd=writer))
+    far = bench.root / "far"
+    os.mkfifo(far)
+    bench.task("a", f"seq 1 20000; echo > {far}; seq 1 100000", attach=Attach(stdout_fd=writer))
     os.close(writer)
     first = os.read(reader, 10)
+    far.read_text()  # the program is past what the client's pipe holds
     bench.task("b", "echo not held up")
     assert bench.wait("b") == 0
     bench.shim.signal("a", signal.SIGKILL)

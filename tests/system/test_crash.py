@@ -16,7 +16,7 @@ from pynetns.errors import StateDamaged, System
 from pynetns.kernel import frame
 
 from .. import leaks
-from ..conftest import end_shim
+from ..conftest import kill_shim, shim_processes, wait_for_ends
 
 pytestmark = pytest.mark.root
 SLEEP = ["sleep", "1000"]
@@ -153,11 +153,28 @@ def test_create_killed_half_way_is_collected(place, where):
     assert os.listdir(f"{engine.root}/containers") == []
 
 
+@pytest.mark.parametrize("which", [0, 1], ids=["shim", "keeper"])
+def test_killed_shim_or_keeper(engine, which):
+    """The other takes over: the container runs on, its log goes on, its exit code is known."""
+    script = "echo before; read line < /tmp/go; echo after; exit 7"
+    container = engine.containers.create("host", ["sh", "-c", f"mkfifo /tmp/go; {script}"])
+    container.start()
+    pidfd = os.pidfd_open(shim_processes(engine)[which])
+    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    wait_for_ends([pidfd])
+    container.reload()
+    assert container.status == "running"
+    container.exec_run(["sh", "-c", "until test -p /tmp/go; do :; done; echo > /tmp/go"])
+    assert container.wait()["StatusCode"] == 7
+    assert container.logs() == b"before\nafter\n"
+    container.remove()
+
+
 def test_container_without_its_shim_lives_and_can_be_ended(engine):
     """Nobody takes what lives for dead: it is looked at, waited for and ended by its own pidfd."""
     container = engine.containers.run("host", SLEEP, detach=True)
     pid = container.attrs["State"]["Pid"]
-    end_shim(engine)
+    kill_shim(engine)
     container.reload()
     assert container.status == "running" and pid in living_processes()
     with pytest.raises(TimeoutError):
@@ -177,7 +194,7 @@ def test_container_without_its_shim_lives_and_can_be_ended(engine):
 def test_every_verb_works_without_a_shim(engine, verb):
     container = engine.containers.run("host", ["sh", "-c", "sleep 1; exit 6"], detach=True)
     pid = container.attrs["State"]["Pid"]
-    end_shim(engine)
+    kill_shim(engine)
     if verb == "stop":
         container.stop(timeout=0)
         assert container.status == "exited"
