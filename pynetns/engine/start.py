@@ -30,10 +30,11 @@ from ..kernel import frame
 from ..kernel.mount import MS_PRIVATE
 from ..kernel.namespace import PendingNamespace
 from ..kernel.process import boot_id, process_namespace, recorded, start_ticks
-from ..model.log_config import log_options
+from ..model.log_config import log_options as parse_log_options
 from ..model.network import NetworkSettings
 from ..model.state import State, rfc3339
 from ..network.sandbox import Networked, Sandbox, SandboxRequest
+from ..runtime.log_options import encode_log_options
 from ..runtime.plan import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ..runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ..trace import step
@@ -219,7 +220,7 @@ def create_task(
     with step("create_task"):
         directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
-        log, log_bytes = open_log(engine, container.record, scope)
+        log, log_options = open_log(engine, container.record, scope)
         go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
         scope.callback(os.close, go_reader)
         task = Task(
@@ -228,7 +229,7 @@ def create_task(
             directory=directory,
             flags=stdio_flags(container.record),
             log_dir_fd=log,
-            log_options=log_bytes,
+            log_options=log_options,
             cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
@@ -241,27 +242,16 @@ def create_task(
         return task
 
 
-_LOG_DRIVERS = {"json-file": frame.LOG_JSON_FILE, "local": frame.LOG_LOCAL}
-
-
 def open_log(engine: Engine, record: ContainerRecord, scope: ExitStack) -> tuple[int, bytes]:
-    """(directory of the log, how it is written there); (-1, b"") where the driver keeps none."""
+    """Where and how the shim is to write the log: a directory and its options; (-1, b"") for driver
+    none. moby StartLogger."""
     name = log_name(record)
     if not name:
         return -1, b""
-    options = log_options(record.host_config.log_config)
-    encoded = frame.log_options(
-        _LOG_DRIVERS[options.driver],
-        name,
-        mode=frame.LOG_NON_BLOCKING if options.non_blocking else frame.LOG_BLOCKING,
-        max_size=options.max_size,
-        max_file=options.max_file,
-        max_buffer=options.max_buffer,
-    )
-    directory = container_directory(engine.root, record.id)
-    fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    path = container_directory(engine.root, record.id)
+    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     scope.callback(os.close, fd)
-    return fd, encoded
+    return fd, encode_log_options(parse_log_options(record.host_config.log_config), name)
 
 
 def open_handles(

@@ -59,7 +59,8 @@ class ShimConnections:
     def unavailable(self, why: str) -> Unavailable:
         """The error that says what is wrong with the shim, and what helps."""
         return Unavailable(
-            f"the shim of {self.exec_root} cannot be reached: it does not answer, {why}; its containers run on. Look at the "
+            f"the shim of {self.exec_root} cannot be reached: it does not answer, {why}; its containers "
+            "run on. Look at the "
             "processes pynetns-shim and pynetns-keeper (stopped, frozen, out of descriptors?): when "
             "the shim is killed (SIGKILL), the keeper starts another that takes over"
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from pynetns import errors
+from pynetns.runtime.task import Attach
 
 pytestmark = pytest.mark.root
 
@@ -190,3 +191,106 @@ def test_what_timestamps_show_is_a_time_for_since(engine, place):
     assert subprocess.check_output(command(place, *since)).splitlines()[-1] == b"3"
     until = ["logs", "--details", "--until", second, "three"]
     assert b" 2" in subprocess.check_output(command(place, *until)).splitlines()
+
+
+# ---- rotation, formats: what the shim writes ----
+
+
+def log_files(engine, container) -> dict[str, int]:
+    """Name and size of the files of a json-file log."""
+    directory = f"{engine.root}/containers/{container.id}"
+    prefix = f"{container.id}-json.log"
+    names = [name for name in os.listdir(directory) if name.startswith(prefix)]
+    return {name.removeprefix(prefix): os.stat(f"{directory}/{name}").st_size for name in names}
+
+
+def numbered(last: int, count: int) -> bytes:
+    return b"".join(b"%d\n" % n for n in range(last - count + 1, last + 1))
+
+
+def test_a_log_is_rotated_and_read_as_one(engine):
+    config = {"Config": {"max-size": "20k", "max-file": "3"}}
+    container = engine.containers.run("host", ["seq", "3000"], detach=True, log_config=config)
+    container.wait()
+    files = log_files(engine, container)
+    assert set(files) == {"", ".1", ".2"}
+    assert all(size < 21_000 for size in files.values())
+    lines = container.logs()
+    count = lines.count(b"\n")
+    assert 400 < count < 3000
+    assert lines == numbered(3000, count)
+    assert container.logs(tail=300) == numbered(3000, 300)
+    assert b"".join(container.logs(stream=True)) == lines
+
+
+def test_one_file_is_started_again(engine):
+    config = {"Config": {"max-size": "20k"}}
+    container = engine.containers.run("host", ["seq", "3000"], detach=True, log_config=config)
+    container.wait()
+    files = log_files(engine, container)
+    assert set(files) == {""} and files[""] < 21_000
+    lines = container.logs()
+    assert lines and lines == numbered(3000, lines.count(b"\n"))
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_following_a_log_that_rotates(engine, driver):
+    """The writer waits for the reader now and then, so that nothing is rotated away unread."""
+    config = {"Type": driver, "Config": {"max-size": "4k", "max-file": "40"}}
+    script = "for i in $(seq 1500); do echo $i; [ $((i % 100)) = 0 ] && read x; done; exit 0"
+    container = engine.containers.create(
+        "host", ["sh", "-c", script], stdin_open=True, log_config=config
+    )
+    reader, writer = os.pipe()
+    container.start(Attach(stdin_fd=reader))
+    os.close(reader)
+    seen = b""
+    for line in container.logs(stream=True):
+        seen += line
+        if line.endswith(b"00\n"):
+            os.write(writer, b"\n")
+    os.close(writer)
+    assert seen == numbered(1500, 1500)
+
+
+def test_driver_local_keeps_every_byte(engine):
+    script = (
+        r"printf '\377\0\376\r\n'; printf 'ä\033[0m\n' >&2; head -c 40000 /dev/zero; printf end"
+    )
+    container = engine.containers.run(
+        "host", ["sh", "-c", script], detach=True, log_config={"Type": "local"}
+    )
+    container.wait()
+    assert container.logs(stderr=False) == b"\xff\0\xfe\r\n" + b"\0" * 40000 + b"end"
+    assert container.logs(stdout=False) == "ä\033[0m\n".encode()
+    assert container.logs(tail=1, stderr=False).endswith(b"end")
+
+
+def test_driver_local_is_rotated(engine):
+    config = {"Type": "local", "Config": {"max-size": "8k", "max-file": "2"}}
+    container = engine.containers.run("host", ["seq", "3000"], detach=True, log_config=config)
+    container.wait()
+    directory = f"{engine.root}/containers/{container.id}/local-logs"
+    assert sorted(os.listdir(directory)) == ["container.log", "container.log.1"]
+    lines = container.logs()
+    assert lines == numbered(3000, lines.count(b"\n"))
+
+
+def test_a_restarted_container_goes_on_in_its_log(engine):
+    for driver in ("json-file", "local"):
+        container = engine.containers.run(
+            "host", ["echo", driver], detach=True, log_config={"Type": driver}
+        )
+        container.wait()
+        container.start()
+        container.wait()
+        assert container.logs() == f"{driver}\n{driver}\n".encode()
+
+
+def test_a_log_that_may_not_hold_its_program_back(engine):
+    config = {"Config": {"mode": "non-blocking", "max-buffer-size": "64k"}}
+    container = engine.containers.run("host", ["seq", "100000"], detach=True, log_config=config)
+    assert container.wait()["StatusCode"] == 0
+    lines = container.logs().splitlines()
+    numbers = [int(line) for line in lines]
+    assert numbers and numbers == sorted(set(numbers))  # some may be missing, none is moved
