@@ -269,9 +269,10 @@ int main(int argc, char **argv)
 		return die("descriptors");
 	if (clean_join_cgroups(3, cgroups) < 0)
 		return die("cgroup of the shim");
+	if (clean_process() < 0) /* before anything that a limit could stop */
+		return die("start it where file sizes are unlimited (ulimit -f); lifting that takes CAP_SYS_RESOURCE");
 	if (setup_seal_self((char *[]){ argv[0], argv[1], NULL }, argv[1]) < 0)
 		return die("seal");
-	clean_process();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL); /* a client that went away is an errno, not a death */
 	if (store_create() < 0)
