@@ -118,7 +118,7 @@ void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_
 
 /* shim_clean.c: each returns < 0 with errno set on failure */
 int clean_close_descriptors(unsigned int first);
-int clean_join_cgroups(unsigned int first, unsigned int count);
+void clean_join_cgroups(unsigned int first, unsigned int count);
 int clean_process(void); /* EFBIG: the starter's limit on file sizes cannot be lifted */
 
 /* shim_setup.c: likewise */

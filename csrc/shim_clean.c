@@ -29,14 +29,13 @@ int clean_close_descriptors(unsigned int first)
 	return (int)syscall(SYS_close_range, first, ~0U, 0);
 }
 
-int clean_join_cgroups(unsigned int first, unsigned int count)
+/* Best effort: in a hierarchy that refuses it stays where its starter is; `pynetns doctor` tells. */
+void clean_join_cgroups(unsigned int first, unsigned int count)
 {
 	for (unsigned int i = 0; i < count; i++) {
-		if (write((int)(first + i), "0", 1) != 1)
-			return -1;
+		(void)!write((int)(first + i), "0", 1);
 		close((int)(first + i));
 	}
-	return 0;
 }
 
 /* Raw: the C library keeps two real-time signals for itself and would not touch them. */

@@ -13,7 +13,7 @@ from pynetns.kernel.plan import Plan
 from pynetns.runtime.shim import ShimClient
 from pynetns.runtime.task import Task, read_exit
 
-from ..conftest import end_shim
+from ..conftest import end_shim, shim_processes
 
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
@@ -31,6 +31,8 @@ class Bench:
         self.shim = ShimClient(str(root))
         self.mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
         self.keys: list[str] = []
+        self.replaced = False  # a test kills the shim, or lets it end
+        self._shim = 0
 
     def plan(self, script: str, *, tty: bool = False, namespaces: int = CLONE_NEWPID) -> Plan:
         plan = Plan(namespaces)
@@ -65,6 +67,7 @@ class Bench:
             run(task, plan)
         finally:
             os.close(log)
+        self._shim = self._shim or shim_processes(self)[0]
         return task
 
     def wait(self, key: str) -> int:
@@ -79,6 +82,8 @@ class Bench:
         for key in self.keys:
             if self.shim.signal(key, signal.SIGKILL):
                 self.shim.wait(key)
+        crashed = self._shim and not self.replaced and shim_processes(self)[0] != self._shim
         end_shim(self)
         self.shim.close()
         os.close(self.mounts)
+        assert not crashed, "the shim has crashed; its keeper has hidden it"

@@ -27,6 +27,7 @@ SECONDS = 45  # of killing at random
 
 def kill(bench: Bench, which: int) -> None:
     """Kill one of the two; returns when both are there again."""
+    bench.replaced = True
     before = shim_processes(bench)
     pidfd = os.pidfd_open(before[which])
     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -65,6 +66,7 @@ def test_a_task_outlives_the_death_of_either(bench, killed):
 def test_an_exit_in_the_moment_without_a_shim_is_known(bench):
     pidfds = [os.pidfd_open(bench.task(f"t{i}", "exec sleep 1000").pid) for i in range(5)]
     shim = shim_processes(bench)[SHIM]
+    bench.replaced = True
     os.kill(shim, signal.SIGSTOP)
     for pidfd in pidfds:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
@@ -79,6 +81,7 @@ def test_requests_that_lay_unread_are_answered_by_the_successor(bench):
     bench.task("a", "exec sleep 1000")
     fd = bench.shim.connect()
     shim = shim_processes(bench)[SHIM]
+    bench.replaced = True
     os.kill(shim, signal.SIGSTOP)
     frame.send(fd, frame.LIST, serial=7)
     os.kill(shim, signal.SIGKILL)

@@ -301,6 +301,7 @@ def test_a_frozen_log_disk_stalls_only_what_logs_there(bench, tmp_path):
 
 def end_of_shim(bench: Bench) -> None:
     pidfd = os.pidfd_open(shim_processes(bench)[0])
+    bench.replaced = True
     bench.shim.close()
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
