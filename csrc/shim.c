@@ -268,9 +268,10 @@ int main(int argc, char **argv)
 	if (clean_close_descriptors(3 + cgroups) < 0)
 		return die("descriptors");
 	clean_join_cgroups(3, cgroups);
+	if (clean_process() < 0) /* before anything that a limit could stop */
+		return die("start it where file sizes are unlimited (ulimit -f); lifting that takes CAP_SYS_RESOURCE");
 	if (setup_seal_self((char *[]){ argv[0], argv[1], NULL }, argv[1]) < 0)
 		return die("seal");
-	clean_process();
 	sigfillset(&all);
 	sigprocmask(SIG_SETMASK, &all, NULL); /* a client that went away is an errno, not a death */
 	if (store_create() < 0)

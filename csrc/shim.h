@@ -119,7 +119,7 @@ void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_
 /* shim_clean.c: each returns < 0 with errno set on failure */
 int clean_close_descriptors(unsigned int first);
 void clean_join_cgroups(unsigned int first, unsigned int count);
-void clean_process(void);
+int clean_process(void); /* EFBIG: the starter's limit on file sizes cannot be lifted */
 
 /* shim_setup.c: likewise */
 int setup_seal_self(char **argv, const char *exec_root);

@@ -154,11 +154,19 @@ static void reset_proc(void)
 	}
 }
 
-void clean_process(void)
+int clean_process(void)
 {
+	struct rlimit size;
+
 	reset_signals();
 	reset_identity();
 	reset_limits();
 	reset_scheduling();
 	reset_proc();
+	/* the one limit that would lose data: logs would end at it */
+	if (getrlimit(RLIMIT_FSIZE, &size) == 0 && size.rlim_cur != RLIM_INFINITY) {
+		errno = EFBIG;
+		return -1;
+	}
+	return 0;
 }

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from ..errors import KernelError, System, Unavailable, remedy_of
 from ..kernel import frame
@@ -162,12 +162,10 @@ class ShimConnections:
             os.close(child_end)
             child_end = -1
             status = 0
-            try:
+            with suppress(ChildProcessError):  # the program around us reaps its children itself
                 status = os.waitpid(pid, 0)[1]
-            except ChildProcessError:  # the program around us reaps its children itself
-                os.read(complaint, 1)
-            if status:
-                text = os.read(complaint, 4096).decode("utf-8", "replace").strip()
+            text = os.read(complaint, 4096).decode("utf-8", "replace").strip()
+            if status or text:
                 raise Unavailable(text or f"the shim did not start (status {status})")
         except OSError as error:
             raise Unavailable(f"shim {shim_path()} : {error.strerror}") from error

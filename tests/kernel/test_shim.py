@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,82 +13,12 @@ from pynetns.errors import KernelError, StartFailed
 from pynetns.kernel import frame
 from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
 from pynetns.kernel.plan import Plan
-from pynetns.runtime.shim import ShimClient
 from pynetns.runtime.task import Attach, Task, read_exit
 
-from ..conftest import end_shim
+from ..conftest import shim_processes
+from .shim_bench import ENV, Bench, run
 
 pytestmark = pytest.mark.root
-ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
-
-
-def run(task: Task, plan: Plan) -> int:
-    task.create(plan)
-    return task.start()
-
-
-class Bench:
-    """A shim of its own, and tasks in the machine's root."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.shim = ShimClient(str(root))
-        self.mounts = os.open("/proc/self/ns/mnt", os.O_RDONLY)
-        self.keys: list[str] = []
-
-    def task(self, key: str, script: str, *, tty: bool = False, **options) -> Task:
-        directory = self.root / key
-        directory.mkdir()
-        plan = Plan(CLONE_NEWPID)
-        plan.setns(self.mounts, CLONE_NEWNS)
-        if tty:
-            plan.tty(24, 80, console=False)
-        else:
-            plan.setsid()
-            plan.stdio()
-        plan.exec(["sh", "-c", script], ENV)
-        log = os.open(directory, os.O_PATH | os.O_DIRECTORY)
-        self.keys.append(key)
-        flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)
-        options.setdefault("log_options", frame.log_options(frame.LOG_JSON_FILE, "log"))
-        task = Task(self.shim, key, str(directory), flags=flags, log_dir_fd=log, **options)
-        try:
-            run(task, plan)
-        finally:
-            os.close(log)
-        return task
-
-    def wait(self, key: str) -> int:
-        ended = self.shim.wait(key) or read_exit(str(self.root / key))
-        assert ended is not None
-        return ended.code
-
-    def log(self, key: str) -> list[dict]:
-        return [json.loads(line) for line in (self.root / key / "log").read_text().splitlines()]
-
-    def close(self) -> None:
-        for key in self.keys:
-            if self.shim.signal(key, signal.SIGKILL):
-                self.shim.wait(key)
-        end_shim(self)
-        self.shim.close()
-        os.close(self.mounts)
-
-
-@pytest.fixture
-def bench(tmp_path) -> Iterator[Bench]:
-    bench = Bench(tmp_path)
-    yield bench
-    bench.close()
-
-
-def shim_pid(bench: Bench) -> int:
-    fd = bench.shim.connect()
-    try:
-        frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-        return frame.receive(fd).value
-    finally:
-        os.close(fd)
 
 
 def test_output_is_logged_as_docker_does(bench):
@@ -350,7 +278,7 @@ def test_large_plan_goes_through_a_memory_file(bench):
 
 def test_shim_lives_in_an_empty_place(bench):
     bench.task("a", "exec sleep 1000")
-    pid = shim_pid(bench)
+    pid = shim_processes(bench)[0]
     mounts = Path(f"/proc/{pid}/mounts").read_text().splitlines()
     assert len(mounts) == 1 and " ro," in mounts[0]
     assert os.readlink(f"/proc/{pid}/exe").startswith("/memfd:pynetns-shim")
@@ -362,7 +290,7 @@ def test_shim_stays_small(bench):
     """At most 2 MiB and 20 KiB a task; most of what is there is the program itself."""
     for i in range(40):
         bench.task(f"t{i}", "exec sleep 1000")
-    status = Path(f"/proc/{shim_pid(bench)}/status").read_text()
+    status = Path(f"/proc/{shim_processes(bench)[0]}/status").read_text()
     resident = int(status.split("VmRSS:")[1].split()[0])
     assert resident <= 2048 + 40 * 20
 
@@ -370,7 +298,8 @@ def test_shim_stays_small(bench):
 def test_shim_ends_when_nothing_is_left(bench):
     bench.task("a", "true")
     assert bench.wait("a") == 0
-    pidfd = os.pidfd_open(shim_pid(bench))
+    pidfd = os.pidfd_open(shim_processes(bench)[0])
+    bench.replaced = True
     bench.shim.close()
     try:
         import select
