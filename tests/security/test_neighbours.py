@@ -19,7 +19,7 @@ from .conftest import wait_for_line
 from .test_runtime_binary import shim_pid
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 25  # seconds, after which what takes one is taken to hang
+PATIENCE = 60  # seconds, after which what takes one is taken to hang
 
 
 # What others want meanwhile, in a process of its own: it may hang. Prints what it has done.
