@@ -19,7 +19,7 @@ from .conftest import wait_for_line
 from .test_runtime_binary import shim_pid
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 25  # seconds, after which what takes one is taken to hang
+PATIENCE = 30  # seconds, after which what takes one is taken to hang
 
 
 # What others want meanwhile, in a process of its own: it may hang. Prints what it has done.
@@ -118,7 +118,11 @@ def test_pipes_kept_open_by_another(attack, running, workshop, troubles):
     )
     keeper = running(root, ["/attack", "sleep"])
     wait_for_line(keeper, "sleeping")
-    running(root, ["sh", "-c", "yes '' & exit"], pid_mode=f"container:{keeper.id}")
+    running(
+        root,
+        ["sh", "-c", "for i in 1 2 3 4; do yes '' & done; exit"],
+        pid_mode=f"container:{keeper.id}",
+    )
     found = troubles()
     this.verdict(found, found)
 

@@ -150,7 +150,7 @@ def test_starter_that_ignores_its_children(attack, place, workshop):
         preexec_fn=lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
     )
     try:
-        output, _ = client.communicate(timeout=15)
+        output, _ = client.communicate(timeout=30)
         this.verdict(b"x" not in output or client.returncode != 0, output)
     except subprocess.TimeoutExpired:
         client.kill()
