@@ -93,6 +93,8 @@ static int close_all_but(const int *keep, uint32_t nkeep)
  * /proc/self/fd must not lead anywhere. Where the table is still the spawner's, only its low end is copied. */
 static int close_foreign(struct pn_child *child)
 {
+	static const struct pn_report unshared = { .kind = PN_REPORT_UNSHARED };
+
 	if (child->shared_word) {
 		unsigned int above = (unsigned int)child->keep[child->nkeep - 1] + 1;
 
@@ -100,6 +102,8 @@ static int close_foreign(struct pn_child *child)
 			return pn_child_fail(child, errno, "unshare descriptors");
 		__atomic_store_n(child->shared_word, PN_CHILD_PREPARES, __ATOMIC_RELEASE);
 		syscall(SYS_futex, child->shared_word, FUTEX_WAKE, 1, NULL, NULL, 0);
+		if (!child->shares_vm)
+			pn_send_report(child->report, &unshared, offsetof(struct pn_report, error), -1);
 	}
 	if (close_all_but(child->keep, child->nkeep) < 0)
 		return pn_child_fail(child, errno, "close descriptors");

@@ -9,7 +9,8 @@ enum pn_report_kind {
 	PN_REPORT_ERROR = 1, /* error */
 	PN_REPORT_TTY,       /* one fd: the pty's master */
 	PN_REPORT_PID,       /* value: pid after PN_OP_FORK; one fd: its pidfd */
-	PN_REPORT_TRACE      /* trace */
+	PN_REPORT_TRACE,     /* trace */
+	PN_REPORT_UNSHARED   /* the spawner may close what it lent: this wakes it up for that */
 };
 
 struct pn_report {
