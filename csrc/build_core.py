@@ -11,7 +11,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 CHILD_UNITS = "child child_path child_tty child_mount child_cred"
 OVERLAY_UNITS = "overlay overlay_links overlay_blame"
 UNITS = (
-    f"error cleanup thread namespace netlink link mount {OVERLAY_UNITS} bpf plan spawn "
+    f"error cleanup thread namespace netlink link mount foreign_proc {OVERLAY_UNITS} bpf plan spawn "
     f"{CHILD_UNITS} frame"
 ).split()
 SHIM_UNITS = (

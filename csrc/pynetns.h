@@ -151,6 +151,8 @@ int pn_overlay_mount(const char *const *lowers, uint32_t nlowers, const char *up
  * MS_SHARED or 0. */
 int pn_tree_clone(int dirfd, const char *path, int recursive, uint64_t attr_set, uint32_t propagation, int *ret_fd,
 		  struct pn_error *reterr);
+/* A detached copy of /proc in another mount namespace, alone; -EXDEV when what is there is no procfs. */
+int pn_proc_clone(int mount_namespace, int *ret_fd, struct pn_error *reterr);
 /* Attaches a detached mount at path (a directory for a directory, a file for a file). */
 int pn_mount_attach(int fd, const char *path, struct pn_error *reterr);
 int pn_tmpfs_mount(const char *path, const char *options, struct pn_error *reterr);

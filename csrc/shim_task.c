@@ -341,9 +341,20 @@ static void report_ready(struct pn_watch *watch, uint32_t events)
 		task_answer_spawn(task); /* a failed child is answered when it is gone, so that its cgroup is free */
 }
 
+/* The process is gone: what it has not reported it never will. The socket may still be open, by the first half of a
+ * fork that has not ended yet. */
+static void last_reports(struct pn_task *task)
+{
+	if (task->report.fd >= 0)
+		drain_reports(task);
+	if (task->report.fd >= 0)
+		reports_ended(task);
+}
+
 static void try_to_end(struct pn_task *task)
 {
 	if (exit_collect(task)) {
+		last_reports(task);
 		begin_ending(task);
 		task_progress(task);
 	} else {

@@ -285,7 +285,26 @@ def open_handles(
         cgroup=cgroup.v2_fd,
         cgroup_joins=cgroup.join_fds,
         cgroup_mounts=cgroup_mounts,
+        **open_joined_proc(engine, spec, fds),
     )
+
+
+def open_joined_proc(engine: Engine, spec: ContainerSpec, fds: Descriptors) -> dict[str, int]:
+    """What a process needs of /proc that shows itself in another container's pid namespace only when
+    it executes its program: that container's own, and one in which it sees itself."""
+    owner = spec.joined.get("pid")
+    if owner is None:
+        return {}
+    fds.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    try:
+        fds.append(engine.kernel.process_namespace(owner, "mnt"))
+    except ProcessLookupError as error:
+        raise Conflict(
+            "cannot join the pid namespace of a container that is not running"
+        ) from error
+    namespace = fds[-1]
+    fds.append(engine.kernel.proc_clone(namespace))
+    return {"proc": fds[-3], "joined_proc": fds[-1]}
 
 
 def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> dict[str, int]:

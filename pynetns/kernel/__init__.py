@@ -31,6 +31,7 @@ class Kernel:
 
     overlay_mount = staticmethod(mount.overlay_mount)
     tree_clone = staticmethod(mount.tree_clone)
+    proc_clone = staticmethod(mount.proc_clone)
     mount_attach = staticmethod(mount.mount_attach)
     tmpfs_mount = staticmethod(mount.tmpfs_mount)
     umount = staticmethod(mount.umount)

@@ -47,6 +47,12 @@ def tree_clone(
     return out_fd(lib.pn_tree_clone, dirfd, path(where), recursive, attr_set, propagation)
 
 
+def proc_clone(mount_namespace: int) -> int:
+    """A detached copy of /proc in the mount namespace of that descriptor, without what is mounted on
+    it; its descriptor. KernelError EXDEV when what is there is no procfs."""
+    return out_fd(lib.pn_proc_clone, mount_namespace)
+
+
 def mount_attach(fd: int, where: str) -> None:
     """Attach a detached mount at `where`."""
     call(lib.pn_mount_attach, fd, path(where))

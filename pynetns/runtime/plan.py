@@ -97,7 +97,8 @@ class Handles:
     cgroup_mounts: Sequence[tuple[str, int]] = ()  # name below /sys/fs/cgroup -> detached mount
     go: int = -1  # pipe whose first byte lets a prepared child execute; -1: it need not wait
     pidfd: int = -1  # of the container's first process, for one that joins it
-    proc: int = -1  # a procfs in which a joining process sees itself
+    proc: int = -1  # a procfs in which a process that joins a pid namespace sees itself
+    joined_proc: int = -1  # detached /proc of the pid namespace that is joined
 
 
 @lru_cache(maxsize=512)
@@ -147,9 +148,12 @@ def render_plan(
     """The plan of a container's first process. `seccomp` is the compiled filter, b"" for none."""
     process, linux = spec["process"], spec["linux"]
     sysctls = linux.get("sysctl") or {}
-    go = handles.go
+    go, joins = handles.go, "pid" in handles.namespaces
     plan = Plan(new_namespaces(spec), handles.cgroup)
-    _enter_namespaces(plan, handles)
+    if joins and process.get("oomScoreAdj") is not None:
+        plan.oom_score_adj(process["oomScoreAdj"], handles.proc)
+    for kind, fd in handles.namespaces.items():
+        plan.setns(fd, CLONE_NAMESPACES[kind])
     plan.keyring()
     if spec.get("hostname"):
         plan.hostname(spec["hostname"])
@@ -163,14 +167,15 @@ def render_plan(
         go = -1
     for key, value in sysctls.items():
         plan.sysctl(key, value)
-    if process.get("oomScoreAdj") is not None:
+    if not joins and process.get("oomScoreAdj") is not None:
         plan.oom_score_adj(process["oomScoreAdj"])
     for path in linux.get("readonlyPaths") or ():
         plan.readonly(path)
     for path in linux.get("maskedPaths") or ():
         plan.mask(path)
     _render_stdio(plan, process, winsize, console=True)
-    plan.setsid(terminal=bool(process.get("terminal")))
+    if not joins:
+        plan.setsid(terminal=bool(process.get("terminal")))
     if process["cwd"] != "/":
         plan.mkdir(process["cwd"])
     if spec["root"].get("readonly"):
@@ -181,13 +186,17 @@ def render_plan(
     if wants_new_cgroup(spec):
         plan.unshare(_NEW_CGROUP)
     plan.cwd(process["cwd"])
-    early = not seccomp or own_calls.allows(linux["seccomp"], seccomp, own_calls.INIT)
+    calls = (*own_calls.INIT, *own_calls.JOIN) if joins else own_calls.INIT
+    early = not seccomp or own_calls.allows(linux["seccomp"], seccomp, calls)
     _render_privileges(plan, process, bool(seccomp))
     if early:
         plan.ready()
         _render_filter(plan, spec, process, seccomp)
     if go >= 0:
         plan.wait(go)
+    if joins:  # last, as an exec: those inside see it with nothing that is not theirs
+        plan.fork()
+        plan.setsid(terminal=bool(process.get("terminal")))
     if not early:
         plan.ready(final=True)
         plan.seccomp(seccomp)
@@ -251,13 +260,6 @@ def wants_new_cgroup(spec: dict[str, Any]) -> bool:
     return any(n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"])
 
 
-def _enter_namespaces(plan: Plan, handles: Handles) -> None:
-    for kind, fd in handles.namespaces.items():
-        plan.setns(fd, CLONE_NAMESPACES[kind])
-    if "pid" in handles.namespaces:
-        plan.fork()
-
-
 def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
     for index, mount in enumerate(spec["mounts"]):
         destination, kind = mount["destination"], mount["type"]
@@ -268,6 +270,9 @@ def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
             continue
         if kind == "cgroup":
             _render_cgroup_mount(plan, mount, handles)
+            continue
+        if kind == "proc" and handles.joined_proc >= 0:
+            plan.attach(handles.joined_proc, destination, mode=mode)
             continue
         options = _options(tuple(mount["options"]))
         plan.mount(kind, mount["source"], destination, options.flags, options.data, mode)

@@ -132,6 +132,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
         if target in seen:
             raise InvalidParameter(f"{option} {mount.target}: duplicate mount point")
         seen.add(target)
+        _check_outside_proc(option, target)
         _check_mount(option, mount)
     if host_config.shm_size <= 0:
         raise InvalidParameter(f"--shm-size {host_config.shm_size}: must be more than 0 bytes")
@@ -142,6 +143,18 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
         for path in paths or ():
             if not path.startswith("/") or ".." in path.split("/"):
                 raise InvalidParameter(f"{option}: {path!r} must be absolute and without '..'")
+
+
+# What programs that show a container's own share of the machine mount their files over (lxcfs).
+_PROC_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
+
+
+def _check_outside_proc(option: str, target: str) -> None:
+    """/proc is the kernel's word about the container: nothing else is shown there. runc
+    checkProcMount."""
+    inside = target == "/proc" or target.startswith("/proc/")
+    if inside and target.removeprefix("/proc/") not in _PROC_FILES:
+        raise InvalidParameter(f"{option} {target}: cannot be mounted because it is inside /proc")
 
 
 def check_path(option: str, path: str) -> None:

@@ -10,9 +10,12 @@ import pytest
 
 from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
+from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
 from pynetns.kernel.mount import MS_PRIVATE
+from pynetns.kernel.plan import Plan
+from pynetns.kernel.spawn import spawn
 
-from .child_root import ChildRoot
+from .child_root import ENV, ChildRoot
 
 pytestmark = pytest.mark.root
 
@@ -315,3 +318,43 @@ def test_working_directory_follows_links_inside(root):
     (root.top / "tmp/real").mkdir()
     (root.top / "work").symlink_to("../../../tmp/real")
     assert root.run(lambda plan: plan.cwd("/work"), "readlink /proc/self/cwd") == (0, "/tmp/real\n")
+
+
+# ---- another's /proc ----
+
+
+@pytest.mark.parametrize("what", ["procfs", "tmpfs", "part of a procfs"])
+def test_proc_of_another_mount_namespace(root, what):
+    """It is taken over as a mount of its own if it is a whole procfs; nothing else is."""
+    reader, writer = os.pipe()
+    rootfs = Kernel.tree_clone(str(root.top), recursive=False, propagation=MS_PRIVATE)
+    plan = Plan(CLONE_NEWNS | CLONE_NEWPID)
+    plan.private()
+    plan.root(rootfs)
+    if what == "tmpfs":
+        plan.mount("tmpfs", "tmpfs", "/proc", 0)
+    else:
+        plan.mount("proc", "proc", "/proc", 0)
+    part = os.open("/proc/sys", os.O_PATH)
+    bind = Kernel.tree_clone("", dirfd=part, recursive=False, propagation=MS_PRIVATE)
+    if what == "part of a procfs":
+        plan.attach(bind, "/proc", mode=3)
+    plan.stdio()
+    plan.exec(["/bin/sh", "-c", "echo ready; exec sleep 1000"], ENV)
+    with spawn(plan, stdio=(0, writer, writer)) as process:
+        assert os.read(reader, 100) == b"ready\n"
+        namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY)
+        try:
+            if what == "procfs":
+                fd = Kernel.proc_clone(namespace)
+                assert [n for n in os.listdir(f"/proc/self/fd/{fd}") if n.isdigit()] == ["1"]
+                os.close(fd)
+            else:
+                with pytest.raises(KernelError) as caught:
+                    Kernel.proc_clone(namespace)
+                assert caught.value.errno == errno.EXDEV
+        finally:
+            process.kill()
+            process.wait()
+            for fd in (namespace, reader, writer, rootfs, part, bind):
+                os.close(fd)

@@ -136,3 +136,16 @@ def test_exec_leads_a_session_of_its_own(container, tty):
     _, session, terminal, pid = out.decode().split()
     assert session == pid
     assert (terminal != "0") is tty
+
+
+@pytest.mark.parametrize("tty", [False, True])
+def test_a_pid_namespace_is_joined_with_a_proc_of_its_own(engine, container, tty):
+    script = "readlink /proc/self >&2; cat /proc/1/cmdline | tr '\\0' ' '; cat /proc/$$/oom_score_adj; test -w /proc/sysrq-trigger || echo ro"
+    other = engine.containers.run(
+        "host", ["sh", "-c", script], detach=True, pid_mode=f"container:{container.id}", tty=tty,
+        oom_score_adj=77,
+    )  # fmt: skip
+    assert other.wait()["StatusCode"] == 0
+    words = other.logs(stderr=False).split()
+    assert words[:2] == [b"sleep", b"1000"] or tty
+    assert words[-2:] == [b"77", b"ro"]

@@ -87,6 +87,24 @@ def test_a_joining_process_of_a_full_container_moves_in():
     )
 
 
+def render_joining(profile=PROFILE):
+    """A container in another's pid namespace."""
+    whole = spec(seccomp=profile)
+    whole["linux"]["namespaces"] = [{"type": "mount"}, {"type": "pid", "path": "/x"}]
+    whole["mounts"] = [{"type": "proc", "source": "proc", "destination": "/proc", "options": []}]
+    handles = Handles(rootfs=9, go=8, namespaces={"pid": 5}, proc=13, joined_proc=14)
+    return render_plan(whole, handles, compiled(profile))
+
+
+def test_a_container_that_joins_a_pid_namespace_shows_itself_there_last():
+    assert render_joining().steps() == (
+        "clone oom_score_adj setns keyring sethostname pivot_root move_mount readonly mask stdio "
+        "mkdir umask chdir capbset_drop setgroups setuid capset ready seccomp capset wait fork "
+        "setsid exec".split()
+    )
+    assert render_joining(STRICT).steps()[-5:] == ["fork", "setsid", "ready", "seccomp", "exec"]
+
+
 @pytest.mark.parametrize("make", [render, join])
 def test_a_strict_filter_is_the_last_step_but_execve(make):
     plan = make(profile=STRICT)

@@ -166,3 +166,16 @@ def test_a_path_that_cannot_be_is_refused_wherever_it_is_given(path):
 def test_every_other_path_is_taken(path):
     mounts = (Mount("bind", "/tmp", path),)
     validate_host_config(Config(working_dir=path), HostConfig(mounts=mounts))
+
+
+@pytest.mark.parametrize("target", ["/proc", "/proc/", "/proc/sys", "/proc/1/x", "/proc/stat/x"])
+@pytest.mark.parametrize("kind", ["bind", "tmpfs"])
+def test_nothing_is_mounted_inside_proc(target, kind):
+    mount = Mount(kind, "/a" if kind == "bind" else "", target)
+    with pytest.raises(InvalidParameter, match="inside /proc"):
+        validate_host_config(Config(), HostConfig(mounts=(mount,)))
+
+
+@pytest.mark.parametrize("target", ["/proc/meminfo", "/proc/stat", "/process", "/data/proc"])
+def test_but_for_what_shows_a_containers_own_share(target):
+    validate_host_config(Config(), HostConfig(mounts=(Mount("bind", "/a", target),)))
