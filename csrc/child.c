@@ -95,7 +95,7 @@ static int close_foreign(struct pn_child *child)
 {
 	static const struct pn_report unshared = { .kind = PN_REPORT_UNSHARED };
 
-	if (child->shared_word) {
+	if (child->shared_word && *child->shared_word == PN_CHILD_SHARES) {
 		unsigned int above = (unsigned int)child->keep[child->nkeep - 1] + 1;
 
 		if (syscall(SYS_close_range, above, ~0U, CLOSE_RANGE_UNSHARE) < 0)
@@ -432,7 +432,7 @@ static int op_exec(struct pn_child *child, const struct pn_op *op)
 			errnum = errno;
 	}
 	if (child->shared_word)
-		__atomic_store_n(child->shared_word, PN_CHILD_PREPARES, __ATOMIC_RELEASE);
+		__atomic_store_n(child->shared_word, PN_CHILD_REFUSED | (uint32_t)errnum, __ATOMIC_RELEASE);
 	return pn_child_fail(child, errnum, plan->argv[0]);
 }
 

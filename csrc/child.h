@@ -22,20 +22,21 @@ struct pn_report {
 	};
 };
 
-/* The word that a child with a borrowed descriptor table shares with its spawner. */
+/* The word that a child shares with its spawner, in memory that survives either. */
 enum pn_child_word {
 	PN_CHILD_SHARES, /* it still uses the spawner's descriptor table */
 	PN_CHILD_PREPARES,
-	PN_CHILD_EXECUTES, /* every operation but the last is done */
-	PN_CHILD_UNKNOWN   /* the spawner's: there is no word */
+	PN_CHILD_EXECUTES,         /* every operation but the last is done */
+	PN_CHILD_REFUSED = 0x10000 /* and that failed; the low bits are its errno. A filter may let nothing else out */
 };
 
 struct pn_child {
 	const struct pn_plan *plan;
 	int report;     /* socket to the spawner */
 	bool shares_vm; /* cloned with CLONE_VM: memory is the spawner's */
-	/* enum pn_child_word. Cloned with CLONE_FILES: the spawner's descriptors are not copied, only those kept are; a
-	 * futex waiter is woken once the child has a table of its own. NULL: it was cloned with one. */
+	/* enum pn_child_word, or NULL. Where it begins as PN_CHILD_SHARES the child was cloned with CLONE_FILES: the
+	 * spawner's descriptors are not copied, only those kept are; a futex waiter is woken once it has a table of its
+	 * own. */
 	uint32_t *shared_word;
 	uint32_t offset;
 	int32_t index;

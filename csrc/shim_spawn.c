@@ -192,10 +192,9 @@ static int clone_loaded(struct pn_task *task, struct spawn_fds *s, const struct 
 		return pn_fail(&task->error, errno, PN_STEP_SOCKET, "report socket");
 	s->report = sock[1];
 	kept->report = store_fd_up(sock[0]);
-	kept->child_word = sharing ? 0 : PN_CHILD_UNKNOWN;
+	kept->child_word = sharing ? PN_CHILD_SHARES : PN_CHILD_PREPARES;
 	KEEP(kept->state, KEPT_SPAWNING);
-	ret = pn_spawn_copying(plan, s->report, task->trace, sharing ? &kept->child_word : NULL, &kept->pidfd,
-			       &kept->pid, &task->error);
+	ret = pn_spawn_copying(plan, s->report, task->trace, &kept->child_word, &kept->pidfd, &kept->pid, &task->error);
 	if (ret < 0)
 		return ret;
 	move_pidfd_up(kept);

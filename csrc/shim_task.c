@@ -301,8 +301,11 @@ static void reports_ended(struct pn_task *task)
 	struct kept_task *kept = task->kept;
 
 	shim_close(&task->report, &kept->report);
-	if (!kept->failed && KEPT(kept->child_word) < PN_CHILD_EXECUTES) {
-		pn_fail(&task->error, EINTR, PN_STEP_WAIT, "killed before its program was executed");
+	if (!kept->failed && KEPT(kept->child_word) != PN_CHILD_EXECUTES) {
+		if (kept->child_word & PN_CHILD_REFUSED)
+			pn_fail(&task->error, (int)(kept->child_word & ~(uint32_t)PN_CHILD_REFUSED), PN_OP_EXEC, NULL);
+		else
+			pn_fail(&task->error, EINTR, PN_STEP_WAIT, "killed before its program was executed");
 		KEEP(kept->failed, 1);
 	}
 	if (!kept->failed) {

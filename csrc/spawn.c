@@ -53,8 +53,9 @@ int pn_spawn_copying(const struct pn_plan *plan, int report_child, struct pn_tra
 {
 	struct pn_child child = new_child(plan, report_child, trace);
 	struct pn_clone_args args = {
-		.flags = plan->clone_flags | CLONE_PIDFD | CLONE_PARENT_SETTID | (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0) |
-			 (shared_word ? CLONE_FILES : 0),
+		.flags = plan->clone_flags | CLONE_PIDFD | CLONE_PARENT_SETTID |
+			 (plan->cgroup_fd >= 0 ? CLONE_INTO_CGROUP : 0) |
+			 (shared_word && *shared_word == PN_CHILD_SHARES ? CLONE_FILES : 0),
 		.pidfd = (uint64_t)(uintptr_t)ret_pidfd,
 		.parent_tid = (uint64_t)(uintptr_t)ret_pid,
 		.exit_signal = SIGCHLD,

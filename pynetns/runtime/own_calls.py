@@ -43,6 +43,9 @@ JOIN_CROWDED = (
 )
 CAPSET = _calls("capset")
 
+# An action that lets a call be made, at least as far as somebody else decides.
+_PERHAPS = (*_ALLOWING, "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
+
 _known: dict[tuple[bytes, tuple[str, ...]], bool] = {}
 
 
@@ -52,6 +55,12 @@ def allows(block: Mapping[str, Any], program: bytes, calls: Sequence[Call]) -> b
     if key not in _known:
         _known[key] = all(_allows(block, name, arguments) for name, arguments in calls)
     return _known[key]
+
+
+def never_allows(block: Mapping[str, Any], name: str) -> bool:
+    """Whether `block` refuses the call whatever its arguments are."""
+    actions = [rule["action"] for rule in block.get("syscalls") or () if name in rule["names"]]
+    return not any(action in _PERHAPS for action in (*actions, block["defaultAction"]))
 
 
 def _allows(block: Mapping[str, Any], name: str, arguments: Mapping[int, int]) -> bool:
@@ -72,8 +81,10 @@ def _matches(rule: Mapping[str, Any], arguments: Mapping[int, int]) -> bool:
 
 
 def _may_match(rule: Mapping[str, Any], arguments: Mapping[int, int]) -> bool:
-    """Whether the rule applies for some value of the unknown arguments."""
-    return all(
+    """Whether the rule applies for some value of the unknown arguments. One that lists an argument
+    twice means any of its conditions (runc does)."""
+    indexes = [argument["index"] for argument in rule.get("args") or ()]
+    return len(indexes) != len(set(indexes)) or all(
         argument["index"] not in arguments or _holds(argument, arguments[argument["index"]])
         for argument in rule.get("args") or ()
     )

@@ -186,6 +186,7 @@ def render_plan(
     if wants_new_cgroup(spec):
         plan.unshare(_NEW_CGROUP)
     plan.cwd(process["cwd"])
+    _check_filter(linux, seccomp)
     calls = (*own_calls.INIT, *own_calls.JOIN) if joins else own_calls.INIT
     early = not seccomp or own_calls.allows(linux["seccomp"], seccomp, calls)
     _render_privileges(plan, process, bool(seccomp))
@@ -231,6 +232,7 @@ def render_exec_plan(
     if not crowded:
         plan.cwd(process["cwd"])
     _render_privileges(plan, process, bool(seccomp))
+    _check_filter(spec["linux"], seccomp)
     calls = own_calls.JOIN_CROWDED if crowded else own_calls.JOIN
     early = not seccomp or own_calls.allows(spec["linux"]["seccomp"], seccomp, calls)
     if early:
@@ -330,6 +332,12 @@ def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or ():
         plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
     plan.umask(process["user"].get("umask", 0o022))
+
+
+def _check_filter(linux: dict[str, Any], seccomp: bytes) -> None:
+    """A filter that kills at execve(2) would pass for a program that was killed."""
+    if seccomp and own_calls.never_allows(linux["seccomp"], "execve"):
+        raise StartFailed("the seccomp profile refuses execve: no program can start with it", 126)
 
 
 def _render_filter(

@@ -160,9 +160,10 @@ def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
     why = os.strerror(error.errno)
     if error.step == "exec":
         code = _EXEC_CODES.get(error.errno, 126)
-        what = f'exec: "{error.detail}"'
+        program = error.detail or (plan.describe(-1)[1] if plan is not None else "")
+        what = f'exec: "{program}"'
         why = _EXEC_WORDS.get(error.errno, why)
-        if error.errno == errno.ENOENT and "/" in error.detail:
+        if error.errno == errno.ENOENT and "/" in program:
             why = "no such file or directory"
     elif error.step == "setrlimit" and plan is not None and error.index >= 0:
         what = f"--ulimit {plan.describe(error.index)[1].removeprefix('RLIMIT_').lower()}"

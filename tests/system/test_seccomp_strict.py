@@ -10,6 +10,8 @@ import subprocess
 
 import pytest
 
+from pynetns import errors
+
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(platform.machine() != "x86_64", reason="the program is in its assembly"),
@@ -105,3 +107,23 @@ def test_a_process_joins_under_the_strictest_profile(engine, image, profile):
         assert container.exec_run(["/program"]) == (7, b"here\n")
     finally:
         container.remove(force=True)
+
+
+@pytest.mark.parametrize("default", ["SCMP_ACT_ERRNO", "SCMP_ACT_KILL_PROCESS"])
+def test_without_execve_the_start_fails(engine, image, profile, default):
+    container = engine.containers.create(
+        rootfs=image, command=["/program"], security_opt=[profile(default, ["write", "exit_group"])]
+    )
+    with pytest.raises(errors.StartFailed):
+        container.start()
+    assert container.logs() == b""
+    container.remove()
+
+
+def test_a_missing_program_is_reported_under_the_strictest_profile(engine, image, profile):
+    container = engine.containers.create(
+        rootfs=image, command=["/missing"], security_opt=[profile("SCMP_ACT_ERRNO", ["execve"])]
+    )
+    with pytest.raises(errors.StartFailed, match="/missing"):
+        container.start()
+    container.remove()

@@ -76,3 +76,8 @@ def test_arguments_that_are_known(op, value, two, expected):
 
 def test_every_call_must_pass():
     assert not ask([rule("read")], (*READ, *CLONE))
+
+
+def test_a_refusal_that_lists_an_argument_twice_may_match():
+    args = [{"index": 0, "value": v, "op": "SCMP_CMP_EQ"} for v in (0x9000, 1)]
+    assert not ask([rule("clone", action="SCMP_ACT_ERRNO", args=args)], CLONE, "SCMP_ACT_ALLOW")
