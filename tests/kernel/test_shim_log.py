@@ -139,21 +139,23 @@ def test_a_buffer_that_drops_holds_nobody_up(bench):
         received += os.read(keep, 1 << 20)
     os.close(keep)
     lines = [int(json.loads(line)["log"]) for line in received.splitlines()]
-    assert lines[0] == 1 and lines[-1] == 400000 and lines == sorted(set(lines))
+    assert lines[-1] == 400000 and lines == sorted(set(lines))
     assert len(lines) < 399000
 
 
 def test_lines_of_both_streams_stand_in_the_order_in_which_they_came(bench):
     go = bench.root / "go"
     os.mkfifo(go)
+    turn = "read x <&3"
     bench.task(
-        "a", f"for i in 1 2 3 4 5; do echo $i; read x < {go}; echo $i >&2; read x < {go}; done"
+        "a", f"exec 3<{go}; for i in 1 2 3 4 5; do echo $i; {turn}; echo $i >&2; {turn}; done"
     )
     log = bench.root / "a" / "log"
-    for count in range(1, 11):
-        while not log.exists() or log.read_bytes().count(b"\n") < count:
-            os.sched_yield()
-        go.write_text("\n")
+    with open(go, "wb", buffering=0) as turns:
+        for count in range(1, 11):
+            while not log.exists() or log.read_bytes().count(b"\n") < count:
+                os.sched_yield()
+            turns.write(b"\n")
     assert bench.wait("a") == 0
     found = entries(log)
     assert [(e["log"].strip(), e["stream"]) for e in found] == [
