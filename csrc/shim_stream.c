@@ -115,6 +115,8 @@ static void stream_closed(struct pn_stream *stream)
 	shim_close(&stream->watch, &stream->kept->fd);
 	KEEP(stream->kept->ending, TAKEN);
 	log_wake(stream->task);
+	if (stream_taken(&stream->task->stream[0]) && stream_taken(&stream->task->stream[1]))
+		log_end(stream->task);
 	for (struct pn_sink *s = stream->sinks, *next; s; s = next) {
 		next = s->next;
 		sink_push(s);

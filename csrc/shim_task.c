@@ -221,8 +221,9 @@ static void begin_ending(struct pn_task *task)
 	feed_close(task);
 	stream_finish(&task->stream[0]);
 	stream_finish(&task->stream[1]);
-	log_end(task);
-	task->ending = true; /* last: what closes above must not free it */
+	if (stream_taken(&task->stream[0]) && stream_taken(&task->stream[1]))
+		log_end(task); /* else when the last slice is taken */
+	task->ending = true;   /* last: what closes above must not free it */
 }
 
 static void try_to_end(struct pn_task *task)

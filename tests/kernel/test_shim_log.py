@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import pytest
 
 from pynetns.kernel import frame
 
+from ..conftest import shim_processes
 from .shim_bench import Bench
 
 pytestmark = pytest.mark.root
@@ -113,6 +116,26 @@ def test_one_file_is_begun_anew(bench):
     found = entries(bench.root / "a" / "log")
     assert found[-1]["log"] == "5000\n" and 10 < len(found) < 300
     assert os.listdir(bench.root / "a").count("log.1") == 0
+
+
+def test_what_a_large_pipe_holds_at_the_end_is_logged(bench):
+    """More than one slice: the log must not take the first for the last."""
+    go = bench.root / "go"
+    os.mkfifo(go)
+    fill = (
+        "import fcntl, os; fcntl.fcntl(1, 1031, 1 << 20);"
+        f" open('{go}').read(); os.write(1, b'x' * 999 + b'\\n' + b'y' * 900000)"
+    )
+    bench.task("a", f'exec {sys.executable} -c "{fill}"')
+    shim = shim_processes(bench)[0]
+    pidfd = os.pidfd_open(bench.shim.tasks()["a"])
+    os.kill(shim, signal.SIGSTOP)
+    go.write_text("")
+    select.select([pidfd], [], [], 10)
+    os.close(pidfd)
+    os.kill(shim, signal.SIGCONT)
+    assert bench.wait("a") == 0
+    assert sum(len(entry["log"]) for entry in bench.log("a")) == 901000
 
 
 def test_no_log(bench):
