@@ -16,7 +16,8 @@ UNITS = (
 ).split()
 SHIM_UNITS = (
     "shim shim_clean shim_setup shim_store shim_conn shim_request shim_spawn shim_task shim_exit "
-    f"shim_stream shim_feed shim_log shim_encode keeper frame spawn plan {CHILD_UNITS} error cleanup"
+    "shim_report shim_stream shim_sink shim_feed shim_log shim_lines shim_logfile shim_encode keeper "
+    f"frame spawn plan {CHILD_UNITS} error cleanup"
 ).split()
 CFLAGS = [
     "-std=gnu11",

@@ -178,13 +178,24 @@ void request_resize(struct pn_conn *conn, const struct pn_frame *frame);
 void request_close_stdin(struct pn_conn *conn, const struct pn_frame *frame);
 void request_attach(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds);
 
+/* shim_report.c */
+void report_ready(struct pn_watch *watch, uint32_t events);
+void report_drain(struct pn_task *task);
+void report_finish(struct pn_task *task); /* its process has ended */
+
+/* shim_sink.c */
+struct pn_sink *sink_new(struct pn_stream *stream, uint32_t cell);
+void sink_free(struct pn_sink *sink);
+/* Gives a client what it takes now; false when it is gone. A client that has everything of an ended stream goes. */
+bool sink_push(struct pn_sink *sink);
+void stream_attach(struct pn_stream *stream, int fd);
+void stream_drop_sinks(struct pn_stream *stream);
+
 /* shim_stream.c */
 void stream_begin(struct pn_stream *stream, struct pn_task *task, int index);
-void stream_attach(struct pn_stream *stream, int fd);
 void stream_finish(struct pn_stream *stream);      /* take what is there now and no more */
 bool stream_taken(const struct pn_stream *stream); /* nothing more will come */
 void stream_release(struct pn_stream *stream);     /* forget what everybody has, go on if there is room */
-void stream_drop_sinks(struct pn_stream *stream);
 
 /* shim_feed.c */
 void feed_attach(struct pn_task *task, int fd);

@@ -5,19 +5,13 @@
  * log is running; the file is the writer's. A write is announced in the store before and confirmed after, so that a
  * successor knows by the file's size whether it happened; steps of a rotation likewise.
  */
-#include "shim.h"
+#include "shim_log.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #define OUT_BYTES 262144
-#define MOST_SEGMENTS 4
 #define WRITER_STACK 131072
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -38,118 +32,7 @@ void log_unlock(void)
 	pthread_mutex_unlock(&lock);
 }
 
-/* ---- lines out of chunks (the writer) ---- */
-
-struct segment {
-	const uint8_t *bytes;
-	uint32_t size, offset; /* offset: of bytes within the chunk */
-	const struct kept_chunk *chunk;
-};
-
-/* One stream's bytes that are not in the log yet. */
-struct cursor {
-	struct segment seg[MOST_SEGMENTS];
-	uint32_t nseg, at, off;
-	uint64_t pos;
-	bool final; /* nothing follows: a line without end is complete */
-	uint8_t joined[LINE_MAX_BYTES];
-	/* the entry found */
-	const uint8_t *line;
-	uint32_t size, next_at, next_off;
-	uint64_t next_pos;
-	bool found, newline;
-	int64_t time;
-};
-
 static struct cursor cursors[2];
-
-/* Under the lock. */
-static void open_cursor(struct cursor *c, const struct kept_stream *stream, bool final)
-{
-	uint64_t pos = stream->logged;
-	uint32_t i = stream->head;
-
-	c->nseg = c->at = c->off = 0;
-	c->pos = pos;
-	c->found = false;
-	for (; i && c->nseg < MOST_SEGMENTS; i = store->chunks[i].next) {
-		const struct kept_chunk *chunk = &store->chunks[i];
-		uint32_t size = KEPT(chunk->size), skip;
-
-		if (pos >= chunk->start + size)
-			continue;
-		skip = (uint32_t)(pos - chunk->start);
-		c->seg[c->nseg++] = (struct segment){ store->data[i] + skip, size - skip, skip, chunk };
-		pos = chunk->start + size;
-	}
-	c->final = final && i == 0;
-}
-
-static int64_t arrival(const struct segment *seg, uint32_t off)
-{
-	const struct kept_chunk *chunk = seg->chunk;
-	uint32_t byte = seg->offset + off, i = 0;
-
-	while (i + 1 < chunk->nmarks && chunk->mark[i] <= byte)
-		i++;
-	return chunk->time[i];
-}
-
-static bool entry_found(struct cursor *c, const uint8_t *line, uint32_t size, bool newline, uint32_t at, uint32_t off)
-{
-	c->line = line;
-	c->size = size;
-	c->newline = newline;
-	c->next_at = at;
-	c->next_off = off;
-	c->next_pos = c->pos + size + newline;
-	c->time = arrival(&c->seg[at], off - 1);
-	return c->found = true;
-}
-
-/* The next line, or the piece of a long one; copied only where it lies in two chunks. */
-static bool next_entry(struct cursor *c)
-{
-	uint32_t size = 0, off = c->off, at;
-
-	if (c->found)
-		return true;
-	for (at = c->at; at < c->nseg; at++, off = 0) {
-		const uint8_t *bytes = c->seg[at].bytes + off;
-		uint32_t have = c->seg[at].size - off, room = LINE_MAX_BYTES - size, n = have < room ? have : room;
-		const uint8_t *end = memchr(bytes, '\n', n);
-		uint32_t len = end ? (uint32_t)(end - bytes) : n;
-		bool whole = end || n == room;
-
-		if (size == 0 && whole)
-			return entry_found(c, bytes, len, end, at, off + len + !!end);
-		memcpy(c->joined + size, bytes, len);
-		size += len;
-		if (whole)
-			return entry_found(c, c->joined, size, end, at, off + len + !!end);
-	}
-	if (size == 0 || !c->final)
-		return false;
-	return entry_found(c, c->joined, size, false, c->nseg - 1, c->seg[c->nseg - 1].size);
-}
-
-static void take_entry(struct cursor *c)
-{
-	c->at = c->next_at;
-	c->off = c->next_off;
-	c->pos = c->next_pos;
-	c->found = false;
-}
-
-/* Of two streams the older entry. */
-static int pick(void)
-{
-	bool has[2] = { next_entry(&cursors[0]), next_entry(&cursors[1]) };
-
-	if (has[0] && has[1])
-		return cursors[1].time < cursors[0].time;
-	return has[0] ? 0 : has[1] ? 1 : -1;
-}
 
 /* Entries into `out`, as many as fit there and into the file; full says that the file has no room for the next. */
 static size_t encode(const struct pn_log_options *options, uint64_t file_size, bool *full)
@@ -158,7 +41,7 @@ static size_t encode(const struct pn_log_options *options, uint64_t file_size, b
 	int i;
 
 	*full = false;
-	while ((i = pick()) >= 0) {
+	while ((i = lines_pick(cursors)) >= 0) {
 		struct cursor *c = &cursors[i];
 		size_t n;
 
@@ -169,120 +52,10 @@ static size_t encode(const struct pn_log_options *options, uint64_t file_size, b
 			*full = true;
 			break;
 		}
-		take_entry(c);
+		lines_take(c);
 		filled += n;
 	}
 	return filled;
-}
-
-/* ---- the file (the writer) ---- */
-
-static void file_name(const struct kept_log *kept, uint32_t number, char name[160])
-{
-	if (number == 0)
-		snprintf(name, 160, "%s", kept->options.name);
-	else
-		snprintf(name, 160, "%s.%u", kept->options.name, number);
-}
-
-/* name.(n-1) -> name.n, from the oldest down to the current one. A step that a killed predecessor had done finds
- * nothing to rename. */
-static void rotate_from(struct kept_log *kept, uint32_t step)
-{
-	char from[160], to[160];
-
-	for (; step > 0; step--) {
-		KEEP(kept->rotating, step);
-		file_name(kept, step - 1, from);
-		file_name(kept, step, to);
-		renameat(kept->directory, from, kept->directory, to);
-	}
-	KEEP(kept->rotating, 0);
-}
-
-static int open_file(const struct kept_log *kept)
-{
-	const int flags = O_CREAT | O_RDWR | O_APPEND | O_CLOEXEC | O_NOFOLLOW;
-	char parent[sizeof(kept->options.name)];
-	int fd = openat(kept->directory, kept->options.name, flags, 0640);
-	char *slash;
-
-	if (fd >= 0 || errno != ENOENT)
-		return fd;
-	memcpy(parent, kept->options.name, sizeof(parent));
-	slash = strrchr(parent, '/');
-	if (!slash)
-		return -1;
-	*slash = '\0';
-	mkdirat(kept->directory, parent, 0700);
-	return openat(kept->directory, kept->options.name, flags, 0640);
-}
-
-/* Was the write done that a predecessor had announced? The file's size tells: nobody else writes to it. */
-static void finish_write(struct pn_log *log)
-{
-	struct kept_task *task = log->task->kept;
-	struct kept_log *kept = &task->log;
-	struct stat st;
-
-	if (!kept->length || fstat(log->fd, &st) < 0)
-		return;
-	if ((uint64_t)st.st_size == kept->start + kept->length) {
-		for (int i = 0; i < 2; i++)
-			if (task->stream[i].logged < kept->next[i])
-				KEEP(task->stream[i].logged, kept->next[i]);
-	} else if ((uint64_t)st.st_size > kept->start) {
-		(void)!ftruncate(log->fd, (off_t)kept->start);
-	}
-	KEEP(kept->length, 0);
-}
-
-/* Ready to be appended to; its size, or -1. */
-static int64_t ready_file(struct pn_log *log)
-{
-	struct kept_log *kept = &log->task->kept->log;
-	struct stat st;
-
-	if (log->fd < 0) {
-		rotate_from(kept, kept->rotating);
-		log->fd = store_fd_up(open_file(kept));
-	}
-	if (log->fd < 0 || fstat(log->fd, &st) < 0)
-		return -1;
-	return st.st_size;
-}
-
-static void rotate(struct pn_log *log)
-{
-	struct kept_log *kept = &log->task->kept->log;
-
-	if (kept->options.max_file < 2) {
-		(void)!ftruncate(log->fd, 0);
-		return;
-	}
-	pn_close(&log->fd);
-	rotate_from(kept, kept->options.max_file - 1);
-	log->fd = store_fd_up(open_file(kept));
-}
-
-/* All or nothing: a full disk must not leave half an entry in the middle of the file. What could not be written is
- * lost, as with Docker: a program is not to stand still until somebody has made room. */
-static void write_whole(int fd, const char *bytes, size_t size, int64_t start)
-{
-	size_t done = 0;
-
-	while (done < size) {
-		ssize_t n = write(fd, bytes + done, size - done);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0) {
-			if (done)
-				(void)!ftruncate(fd, start);
-			return;
-		}
-		done += (size_t)n;
-	}
 }
 
 /* ---- one turn of the writer: called and left with the lock held ---- */
@@ -313,23 +86,23 @@ static bool write_some(struct pn_log *log)
 
 	if (task->log.length) { /* a predecessor's; before anything is read */
 		log_unlock();
-		ready_file(log);
+		logfile_ready(log);
 		log_lock();
 		if (log->fd >= 0)
-			finish_write(log);
+			logfile_finish_write(log);
 		KEEP(task->log.length, 0);
 	}
 	for (int i = 0; i < 2; i++)
-		open_cursor(&cursors[i], &task->stream[i], log->final);
+		lines_open(&cursors[i], &task->stream[i], log->final);
 	log_unlock();
-	if (pick() < 0) {
+	if (lines_pick(cursors) < 0) {
 		log_lock();
 		return false;
 	}
-	size = ready_file(log);
+	size = logfile_ready(log);
 	filled = encode(&task->log.options, size < 0 ? 0 : (uint64_t)size, &full);
 	if (full && filled == 0 && size > 0) {
-		rotate(log);
+		logfile_rotate(log);
 		log_lock();
 		return true;
 	}
@@ -338,7 +111,7 @@ static bool write_some(struct pn_log *log)
 	log->writing = true;
 	log_unlock();
 	if (size >= 0)
-		write_whole(log->fd, out, filled, size);
+		logfile_write(log->fd, out, filled, size);
 	log_lock();
 	log->writing = false;
 	confirm(task);

@@ -132,6 +132,7 @@ class Load:
         self.seed = seed
         self.until = time.monotonic() + SECONDS
         self.faults: list[object] = []
+        self.logs: list[tuple[str, int]] = []  # key, lines: looked at when all is written
         self.done = 0
 
     def run(self, worker: int) -> None:
@@ -166,11 +167,16 @@ class Load:
         assert read_exit(str(self.bench.root / key)).code == code
         client.join()
         expected = "".join(f"{i}\n" for i in range(1, lines + 1))
-        logged = "".join(entry["log"] for entry in self.bench.log(key))
-        assert logged == expected, ("log", len(logged), len(expected))
+        self.logs.append((key, lines))
         if attached.stdout_fd >= 0:
             assert received[0].decode() == expected, ("client", len(received[0]), len(expected))
         self.done += 1
+
+    def check_logs(self) -> None:
+        for key, lines in self.logs:
+            logged = "".join(entry["log"] for entry in self.bench.log(key))
+            expected = "".join(f"{i}\n" for i in range(1, lines + 1))
+            assert logged == expected, (key, len(logged), len(expected))
 
 
 def read_all(fd: int, received: list[bytes]) -> None:
@@ -195,3 +201,12 @@ def test_killing_either_at_random_under_load(bench):
     assert not load.faults, (seed, load.faults)
     assert kills > 20 and load.done > 10, (kills, load.done)
     assert list(bench.shim.tasks()) == ["first"]
+    bench.shim.signal("first", signal.SIGKILL)
+    assert bench.wait("first") == 137
+    pidfd = os.pidfd_open(shim_processes(bench)[SHIM])
+    bench.shim.close()
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    assert poll.poll(60_000), "it ends when everything is written"
+    os.close(pidfd)
+    load.check_logs()

@@ -36,7 +36,10 @@ def in_layout(place):
 
     yield run
     for pid in shims_of(place.exec_root):  # each ends a second after its last client
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:  # the keeper, with its shim
+            continue
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         poll.poll(10_000)
