@@ -22,6 +22,14 @@ _IOPRIO_SET = {"x86_64": 251, "aarch64": 30}
 _PR = {"securebits": 28, "timer slack": 29, "thp": 41, "subreaper": 36, "death signal": 1}
 
 
+def may_raise_limits() -> bool:
+    """Whether root may raise hard limits (CAP_SYS_RESOURCE): where not, nobody can undo a lowered one,
+    which docs/shim-protocol.md says."""
+    with open("/proc/self/status") as status:
+        effective = next(line for line in status if line.startswith("CapEff:"))
+    return bool(int(effective.split()[1], 16) & 1 << 24)
+
+
 def soil(directory: str) -> None:
     """Set all of it."""
     machine = os.uname().machine
@@ -42,6 +50,8 @@ def soil(directory: str) -> None:
         resource.RLIMIT_SIGPENDING: (777, 888),
         resource.RLIMIT_MSGQUEUE: (77777, 88888),
     }.items():
+        if not may_raise_limits():
+            pair = (pair[0], resource.getrlimit(limit)[1])
         resource.setrlimit(limit, pair)
     os.nice(3)
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
