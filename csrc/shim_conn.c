@@ -142,7 +142,7 @@ static void dispatch(struct pn_conn *conn, const struct pn_frame *frame, const u
 void conn_settle(struct pn_conn *conn)
 {
 	if (!conn->waiters && !conn->nfds)
-		KEEP(store->cells[conn->cell].pos, 0);
+		KEEP(store->cells[conn->cell].pos, OWES_NOTHING);
 }
 
 static void conn_close(struct pn_conn *conn)
@@ -172,7 +172,7 @@ static void conn_ready(struct pn_watch *watch, uint32_t events)
 	int size;
 
 	(void)events;
-	KEEP(store->cells[conn->cell].pos, 1);
+	KEEP(store->cells[conn->cell].pos, OWES_ANSWER);
 	size = pn_frame_recv(watch->fd, &frame, payload, sizeof(payload), fds, RECEIVE_FDS, &nfds, &error);
 	if (size == -EAGAIN || size == -EINTR) {
 		conn_settle(conn);
@@ -261,6 +261,32 @@ void conn_rearm_listener(void)
 		shim_watch(&listener, EPOLLIN);
 }
 
+/* Who waited for a task that is still there goes on waiting. */
+static bool restore_waiter(uint32_t cell)
+{
+	uint64_t owed = store->cells[cell].pos;
+	struct kept_task *kept = &store->tasks[owed >> 32 & (STORE_TASKS - 1)];
+	enum pn_awaited what = (enum pn_awaited)(owed >> 48 & 3);
+	struct pn_frame frame = { .serial = (uint32_t)owed };
+	struct pn_task *task = kept->state == KEPT_FREE ? NULL : task_find(kept->key);
+	struct pn_conn *conn = task && task->kept == kept ? conn_new(cell) : NULL;
+
+	if (!conn)
+		return false;
+	waiter_add(conn, task, what, &frame);
+	if (what == AWAITS_START && kept->started)
+		task_answer_spawn(task);
+	task_progress(task);
+	return true;
+}
+
+static bool restore_conn(uint32_t cell)
+{
+	if (store->cells[cell].pos & OWES_WAITER)
+		return restore_waiter(cell);
+	return store->cells[cell].pos == OWES_NOTHING && conn_new(cell);
+}
+
 static void restore_conns(void)
 {
 	uint32_t *at = &store->conns;
@@ -268,7 +294,7 @@ static void restore_conns(void)
 	while (*at) {
 		uint32_t cell = *at;
 
-		if (store->cells[cell].pos == 0 && conn_new(cell)) {
+		if (restore_conn(cell)) {
 			at = &store->cells[cell].next;
 			continue;
 		}

@@ -31,6 +31,9 @@ void waiter_add(struct pn_conn *conn, struct pn_task *task, enum pn_awaited what
 	};
 	task->waiters = waiter;
 	conn->waiters = waiter;
+	if (!waiter->next_of_conn) /* a successor can go on waiting for one */
+		KEEP(store->cells[conn->cell].pos,
+		     owes_waiter((uint32_t)(task->kept - store->tasks), what, frame->serial));
 }
 
 void waiter_free(struct pn_waiter *waiter)

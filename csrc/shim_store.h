@@ -128,6 +128,15 @@ struct store {
 
 extern struct store *store;
 
+/* pos of a connection: nothing is owed, a request was taken, or exactly one waiter is there. */
+#define OWES_NOTHING 0
+#define OWES_ANSWER 1
+#define OWES_WAITER (1ULL << 63)
+static inline uint64_t owes_waiter(uint32_t task, uint32_t what, uint32_t serial)
+{
+	return OWES_WAITER | (uint64_t)what << 48 | (uint64_t)task << 32 | serial;
+}
+
 /* Stores in program order: what is written before is seen before, by whoever looks after our death. */
 #define KEEP(place, value) __atomic_store_n(&(place), (value), __ATOMIC_RELEASE)
 #define KEPT(place) __atomic_load_n(&(place), __ATOMIC_ACQUIRE)

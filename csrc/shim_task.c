@@ -49,9 +49,14 @@ bool task_older_drains(const char *key, const struct pn_task *than)
 	return false;
 }
 
+/* Those that run, or are not told yet. */
 unsigned int task_count(void)
 {
-	return living;
+	unsigned int unread = 0;
+
+	for (const struct pn_task *task = aside; task; task = task->next_aside)
+		unread += task->kept->state == KEPT_ENDED;
+	return living - unread;
 }
 
 static void put_aside(struct pn_task *task)
@@ -178,6 +183,14 @@ static void close_holds(struct kept_task *kept)
 		shim_close_kept(&store->cells[cell].fd);
 }
 
+/* Somebody may have made room. */
+static void record_again(struct pn_task *task)
+{
+	if (task->recorded || task->kept->state != KEPT_ENDED)
+		return;
+	task->recorded = exit_write_record(task->kept);
+}
+
 static void tell(struct pn_task *task)
 {
 	bool readable = !task->kept->started || task->recorded || task->kept->record < 0;
@@ -198,11 +211,12 @@ void task_progress(struct pn_task *task)
 {
 	if (!task->ending)
 		return;
+	record_again(task);
 	if (!task->told && (output_done(task) || shim_now(CLOCK_MONOTONIC) >= task->told_by))
 		tell(task);
 	if (task->told && output_done(task) && !task->stream[0].sinks && !task->stream[1].sinks)
 		task_free(task);
-	else if (!task->told && task->kept->state != KEPT_ENDED)
+	else if (!task->told)
 		put_aside(task);
 	else
 		take_from_aside(task);
@@ -301,7 +315,10 @@ int64_t task_next_deadline(void)
 	int64_t now = aside ? shim_now(CLOCK_MONOTONIC) : 0, next = 0;
 
 	for (const struct pn_task *task = aside; task; task = task->next_aside) {
-		int64_t at = task->ending ? task->told_by : now + 10000000;
+		int64_t at = !task->ending ? now + 10000000 : task->told_by;
+
+		if (task->kept->state == KEPT_ENDED)
+			at = now + 1000000000;
 
 		if (!next || at < next)
 			next = at;

@@ -22,7 +22,7 @@ from .shim_bench import Bench
 
 pytestmark = pytest.mark.root
 SHIM, KEEPER = 0, 1
-SECONDS = 45  # of killing at random
+SECONDS = 40  # of killing at random
 
 
 def kill(bench: Bench, which: int) -> None:
@@ -89,6 +89,19 @@ def test_requests_that_lay_unread_are_answered_by_the_successor(bench):
     assert (answer.kind, answer.serial) == (frame.TASK, 7)
     assert frame.parse_tasks(answer.payload)[0][0] == "a"
     os.close(fd)
+
+
+def test_who_waits_does_not_notice(bench):
+    """`logs -f` follows until this socket is readable."""
+    bench.task("a", "exec sleep 1000")
+    waiter = bench.shim.waiter("a")
+    for which in (SHIM, KEEPER, SHIM):
+        kill(bench, which)
+    assert not select.select([waiter], [], [], 0)[0]
+    bench.shim.signal("a", signal.SIGKILL)
+    answer = frame.receive(waiter)
+    assert (answer.kind, answer.arg) == (frame.EXITED, 137)
+    os.close(waiter)
 
 
 def test_a_terminal_goes_on(bench):
