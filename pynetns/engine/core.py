@@ -77,6 +77,8 @@ class Engine:
         self.exec_root = os.path.realpath(
             exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
         )
+        if os.geteuid() != 0:
+            raise Unavailable("engine : must run as root (try sudo)")
         if bridge is not None:
             check_bridge_name(bridge)
         self.settings = load_settings(self.root, config_file, log_driver, log_opts)
@@ -124,8 +126,6 @@ class Engine:
     # ---- set-up ----
 
     def _make_root(self) -> None:
-        if os.geteuid() != 0:
-            raise Unavailable("engine : must run as root (try sudo)")
         if len(self.exec_root) > 3000 or self.exec_root == self.root:
             raise Unavailable("--exec-root : must be a directory of its own")
         with _told():

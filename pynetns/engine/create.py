@@ -14,7 +14,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import Conflict, InvalidParameter, NotFound, Unavailable, clear_errors
+from ..errors import (
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    System,
+    Unavailable,
+    clear_errors,
+    shortage,
+)
 from ..files import make_directory, set_mode
 from ..model.config import Config, HostConfig
 from ..model.log_config import resolve
@@ -67,7 +75,12 @@ def container_create(
         )
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
-        make_container(engine, record, name)
+        try:
+            make_container(engine, record, name)
+        except OSError as error:
+            raise shortage(error) or System(
+                f"{error.filename or 'create'}: {error.strerror}"
+            ) from error
         return record.id
 
 

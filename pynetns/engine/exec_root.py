@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Unavailable
+from ..files import set_mode
 from ..kernel.process import boot_id, process_lives
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def write_owner(exec_root: str, owner: Owner) -> None:
     """Beside, then in place."""
     fresh = f"{exec_root}/owner.new"
     with open(fresh, "w", encoding="utf-8", errors="surrogateescape") as file:
+        set_mode(file.fileno(), 0o600)
         file.write(json.dumps(owner._asdict()))
     os.rename(fresh, f"{exec_root}/owner")
 

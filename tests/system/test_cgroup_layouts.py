@@ -120,6 +120,7 @@ def inside(place):
 
     Mounting cgroup2 changes no options here: the kernel takes them from its first namespace only.
     """
+    place.engine().close()  # mounts the exec root, so that it is the same one in each mount namespace
     top = Path(detect().v2, f"pynetns-test-{secrets.token_hex(4)}")
     top.mkdir()
     enter = (

@@ -3,6 +3,7 @@ when a program's background jobs hold them; and when whoever runs it goes away."
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -12,6 +13,8 @@ import signal
 import subprocess
 
 import pytest
+
+from pynetns.kernel.pidfd import ended
 
 from .test_cli import command
 
@@ -130,7 +133,10 @@ def test_all_that_the_program_itself_wrote_arrives(web, shell):
 
 def test_foreground_run_ends_with_its_container(shell):
     result = shell("px run --rm --pid host --network none host sh -c 'sleep 20 & echo $!'")
-    os.kill(int(result.stdout), signal.SIGKILL)  # still there: nobody waited for it
+    with contextlib.suppress(ProcessLookupError):  # it goes down with its container
+        pidfd = os.pidfd_open(int(result.stdout))
+        assert ended(pidfd, 20)
+        os.close(pidfd)
 
 
 _DEAF = "trap 'echo got' INT TERM; echo ready; while :; do sleep 0.1; done"

@@ -135,7 +135,7 @@ def test_unreachable_is_not_dead(engine, monkeypatch, errno_name: str) -> None:
         engine.store.set_state(container.id, replace(row.state, start_ticks=1))
         container.reload()
         assert container.status == "running"
+        engine.store.set_state(container.id, row.state)
         with pytest.raises(Unavailable, match="cannot be reached"):
             container.exec_run(["true"])
-    engine.store.set_state(container.id, row.state)
     assert container.exec_run(["echo", "alive"])[1] == b"alive\n"

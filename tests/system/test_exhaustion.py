@@ -281,5 +281,7 @@ def test_files_deleted_below_running_containers(engine):
     assert engine.store.container(container.id) is not None
     engine.containers.get("web").stop(timeout=0)
     assert not os.path.exists(f"/proc/{pid}")
-    assert engine.gc() == ["container web: it has no files"]
+    # its link is the kernel's to remove, some time after its namespace
+    removed = [line for line in engine.gc() if not line.startswith("network link")]
+    assert removed == ["container web: it has no files"]
     assert engine.store.containers() == [] and engine.shim.tasks() == {}
