@@ -106,23 +106,32 @@ int pn_op_mkdir(struct pn_child *child, const struct pn_op *op)
 }
 
 /* An existing node is fine when it is the one that was wanted. */
-static int make_node(int dir, const char *name, const struct pn_op *op)
+static int check_node(int fd, const struct pn_op *op)
 {
 	mode_t mode = (mode_t)op->arg[0];
 	struct stat st;
-	int fd, ret = 0;
 
-	if (mknodat(dir, name, mode, (dev_t)op->arg[1]) < 0 && errno != EEXIST)
+	if (fstat(fd, &st) < 0)
 		return -errno;
+	if ((st.st_mode & S_IFMT) != (mode & S_IFMT) || (!S_ISFIFO(mode) && st.st_rdev != (dev_t)op->arg[1]))
+		return -EEXIST;
+	return 0;
+}
+
+static int make_node(int dir, const char *name, const struct pn_op *op)
+{
+	int fd, ret = 0, made = mknodat(dir, name, (mode_t)op->arg[0], (dev_t)op->arg[1]);
+
+	if (made < 0 && errno != EEXIST)
+		return -errno;
+	if (made == 0 && !op->arg[2] && !op->arg[3])
+		return 0;
 	fd = sys_openat2(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, RESOLVE_BENEATH);
 	if (fd < 0)
 		return -errno;
-	if (fstat(fd, &st) < 0)
-		ret = -errno;
-	else if ((st.st_mode & S_IFMT) != (mode & S_IFMT) || (!S_ISFIFO(mode) && st.st_rdev != (dev_t)op->arg[1]))
-		ret = -EEXIST;
-	else if ((op->arg[2] || op->arg[3]) &&
-		 fchownat(fd, "", (uid_t)op->arg[2], (gid_t)op->arg[3], AT_EMPTY_PATH) < 0)
+	ret = check_node(fd, op);
+	if (ret == 0 && (op->arg[2] || op->arg[3]) &&
+	    fchownat(fd, "", (uid_t)op->arg[2], (gid_t)op->arg[3], AT_EMPTY_PATH) < 0)
 		ret = -errno;
 	close(fd);
 	return ret;

@@ -231,12 +231,56 @@ static int walk_from_root(struct walk *walk, int root, const char *path, int kin
 	return ret < 0 ? ret : open_done(walk, O_PATH);
 }
 
+/* Splits path at its last component; the length of what is before it, or -errno. */
+static int split(const char *path, const char **ret_name)
+{
+	const char *name = path + strlen(path);
+
+	while (name > path && name[-1] != '/')
+		name--;
+	if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+		return -ENOENT;
+	*ret_name = name;
+	return name - path >= PATH_BYTES ? -ENAMETOOLONG : (int)(name - path);
+}
+
+/* The directory that path's last component is to be in, if it is there. */
+static int open_parent(struct pn_child *child, const char *path, uint64_t resolve, const char **ret_name)
+{
+	char parent[PATH_BYTES];
+	int size = split(path, ret_name);
+
+	if (size < 0)
+		return size;
+	memcpy(parent, path, (size_t)size);
+	parent[size] = '\0';
+	return pn_path_open(child, size ? parent : "/", O_PATH | O_DIRECTORY, resolve);
+}
+
+/* Only the last component is missing, as of the directories in a fresh /dev. -ENOENT: the walk has to find out. */
+static int make_last(struct pn_child *child, const char *path, mode_t mode, bool exact)
+{
+	const char *name;
+	int fd, dir = open_parent(child, path, exact ? PN_RESOLVE_EXACT : PN_RESOLVE_INSIDE, &name);
+
+	if (dir < 0)
+		return -ENOENT;
+	if (mkdirat(dir, name, mode) == 0)
+		fd = open_below(dir, name, O_PATH, RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS);
+	else
+		fd = -ENOENT;
+	close(dir);
+	return fd;
+}
+
 int pn_path_make(struct pn_child *child, const char *path, int kind, mode_t mode, bool exact)
 {
 	/* nearly always it is there */
 	int fd = pn_path_open(child, path, O_PATH, exact ? PN_RESOLVE_EXACT : PN_RESOLVE_INSIDE);
 	struct walk walk;
 
+	if (fd == -ENOENT && kind == S_IFDIR)
+		fd = make_last(child, path, mode, exact);
 	if (fd != -ENOENT)
 		return fd;
 	walk = (struct walk){ .exact = exact };
@@ -299,17 +343,17 @@ int pn_path_destination(struct pn_child *child, const char *path, int kind)
 
 int pn_path_parent(struct pn_child *child, const char *path, mode_t mode, const char **ret_name)
 {
-	const char *name = path + strlen(path);
 	char parent[PATH_BYTES];
+	int size, fd = open_parent(child, path, PN_RESOLVE_INSIDE, ret_name);
 
-	while (name > path && name[-1] != '/')
-		name--;
-	if (!*name || (size_t)(name - path) >= sizeof(parent) || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
-		return *name ? -ENAMETOOLONG : -ENOENT;
-	memcpy(parent, path, (size_t)(name - path));
-	parent[name - path] = '\0';
-	*ret_name = name;
-	return pn_path_make(child, *parent ? parent : "/", S_IFDIR, mode, false);
+	if (fd != -ENOENT)
+		return fd;
+	size = split(path, ret_name);
+	if (size < 0)
+		return size;
+	memcpy(parent, path, (size_t)size);
+	parent[size] = '\0';
+	return pn_path_make(child, size ? parent : "/", S_IFDIR, mode, false);
 }
 
 /* ---- files that must be what they are called ---- */

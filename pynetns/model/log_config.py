@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..errors import InvalidParameter
@@ -123,6 +124,7 @@ def resolve(given: LogConfig, default: LogConfig) -> LogConfig:
     return resolved
 
 
+@lru_cache(maxsize=64)
 def log_options(log_config: LogConfig) -> LogOptions:
     """The values of a resolved configuration; InvalidParameter names the option that is wrong."""
     driver, options = log_config.type or "json-file", dict(log_config.config)

@@ -35,6 +35,11 @@ _ALL = "ALL"
 
 def to_mask(names: Iterable[str]) -> int:
     """The bits of a set, as capset(2) takes them."""
+    return _mask_of(names if isinstance(names, tuple) else tuple(names))
+
+
+@lru_cache(maxsize=64)
+def _mask_of(names: tuple[str, ...]) -> int:
     mask = 0
     for name in names:
         mask |= 1 << NUMBERS[name]

@@ -7,10 +7,10 @@ OCI block `linux.seccomp`, and in doubt says no. OCI runtime spec config-linux, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-Call = tuple[str, Mapping[int, int]]  # name, and the arguments whose values are known
+Call = tuple[str, tuple[tuple[int, int], ...]]  # name; (index, value) of arguments that are known
 
 _CLONE_FLAGS = 0x00008000 | 0x00001000  # CLONE_PARENT | CLONE_PIDFD
 _ALLOWING = ("SCMP_ACT_ALLOW", "SCMP_ACT_LOG")
@@ -26,7 +26,7 @@ _COMPARE: dict[str, Callable[[int, int, int], bool]] = {
 
 
 def _calls(*names: str) -> tuple[Call, ...]:
-    return tuple((name, {}) for name in names)
+    return tuple((name, ()) for name in names)
 
 
 # What csrc/child.c does after the filter: wait for its start, report, execute.
@@ -34,31 +34,44 @@ INIT = _calls("read", "close", "sendmsg", "execve", "exit_group")
 # A process that joins: it forks into the pid namespace, in a session of its own.
 JOIN = (
     *_calls("close", "sendmsg", "setsid", "ioctl", "execve", "exit_group"),
-    ("clone", {0: _CLONE_FLAGS}),
+    ("clone", ((0, _CLONE_FLAGS),)),
 )
 # The same into a full container: it joins the cgroups and finds its directory afterwards.
 JOIN_CROWDED = (
     *JOIN,
     *_calls("write", "openat", "openat2", "fchdir", "getcwd", "close_range"),
 )
+JOIN_INIT = (*INIT, *JOIN)  # a container that joins a pid namespace does both
 CAPSET = _calls("capset")
 
 # An action that lets a call be made, at least as far as somebody else decides.
 _PERHAPS = (*_ALLOWING, "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
 
-_known: dict[tuple[bytes, tuple[str, ...]], bool] = {}
+# Answers by the compiled program, which is one object for all containers with a profile, and what
+# was asked: nothing of a block is looked at twice.
+_known: dict[tuple[bytes, object], bool] = {}
 
 
-def allows(block: Mapping[str, Any], program: bytes, calls: Sequence[Call]) -> bool:
+def allows(block: Mapping[str, Any], program: bytes, calls: tuple[Call, ...]) -> bool:
     """Whether `block`, compiled to `program`, lets every one of `calls` through."""
-    key = (program, tuple(name for name, _ in calls))
-    if key not in _known:
-        _known[key] = all(_allows(block, name, arguments) for name, arguments in calls)
-    return _known[key]
+    key = (program, calls)
+    known = _known.get(key)
+    if known is None:
+        known = all(_allows(block, name, dict(arguments)) for name, arguments in calls)
+        _known[key] = known
+    return known
 
 
-def never_allows(block: Mapping[str, Any], name: str) -> bool:
-    """Whether `block` refuses the call whatever its arguments are."""
+def never_allows(block: Mapping[str, Any], program: bytes, name: str) -> bool:
+    """Whether `block`, compiled to `program`, refuses the call whatever its arguments are."""
+    key = (program, name)
+    known = _known.get(key)
+    if known is None:
+        known = _known[key] = _refuses(block, name)
+    return known
+
+
+def _refuses(block: Mapping[str, Any], name: str) -> bool:
     actions = [rule["action"] for rule in block.get("syscalls") or () if name in rule["names"]]
     return not any(action in _PERHAPS for action in (*actions, block["defaultAction"]))
 

@@ -187,7 +187,7 @@ def render_plan(
         plan.unshare(_NEW_CGROUP)
     plan.cwd(process["cwd"])
     _check_filter(linux, seccomp)
-    calls = (*own_calls.INIT, *own_calls.JOIN) if joins else own_calls.INIT
+    calls = own_calls.JOIN_INIT if joins else own_calls.INIT
     early = not seccomp or own_calls.allows(linux["seccomp"], seccomp, calls)
     _render_privileges(plan, process, bool(seccomp))
     if early:
@@ -336,7 +336,7 @@ def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
 
 def _check_filter(linux: dict[str, Any], seccomp: bytes) -> None:
     """A filter that kills at execve(2) would pass for a program that was killed."""
-    if seccomp and own_calls.never_allows(linux["seccomp"], "execve"):
+    if seccomp and own_calls.never_allows(linux["seccomp"], seccomp, "execve"):
         raise StartFailed("the seccomp profile refuses execve: no program can start with it", 126)
 
 

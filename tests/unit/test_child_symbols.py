@@ -44,6 +44,7 @@ PATHS = {
         "sys_openat2(dir, path, flags | O_CLOEXEC, resolve)",  # the one look-up
         "openat(dir, component, O_CREAT | O_EXCL | O_WRONLY | O_NOFOLLOW | O_CLOEXEC, 0644)",
         "mkdirat(dir, component, mode)",
+        "mkdirat(dir, name, mode)",
         'readlinkat(fd, "", target, sizeof(target) - 1)',
         'mknodat(mount, "null", S_IFCHR | 0666, makedev(1, 3))',
     },
@@ -58,7 +59,7 @@ PATHS = {
         'chdir("/")',
         'mount(source, ".", type, (unsigned long)op->arg[0], *data ? data : NULL)',
         'sys_move_mount(mount_fd, "", fd, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH)',
-        "mknodat(dir, name, mode, (dev_t)op->arg[1])",
+        "mknodat(dir, name, (mode_t)op->arg[0], (dev_t)op->arg[1])",
         "sys_openat2(dir, name, O_PATH | O_NOFOLLOW | O_CLOEXEC, RESOLVE_BENEATH)",
         'fchownat(fd, "", (uid_t)op->arg[2], (gid_t)op->arg[3], AT_EMPTY_PATH)',
         "symlinkat(target, dir, name)",

@@ -23,8 +23,8 @@ def rule(*names, action="SCMP_ACT_ALLOW", **more):
     return {"names": list(names), "action": action, **more}
 
 
-READ = (("read", {}),)
-CLONE = (("clone", {0: 0x9000}),)
+READ = (("read", ()),)
+CLONE = (("clone", ((0, 0x9000),)),)
 MASKED = {"index": 0, "value": 0x7E020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}
 
 
