@@ -77,6 +77,7 @@ class Plan:
         self.fds: list[int] = []
         self._parts: list[bytes] = []
         self._names: list[tuple[int, str]] = []
+        self._sources: dict[int, str] = {}
         self._op(lib.PN_OP_CLONE, clone_flags, self.fd(cgroup) if cgroup >= 0 else -1)
 
     def fd(self, fd: int) -> int:
@@ -104,6 +105,10 @@ class Plan:
         """(name, subject) of operation `index`, e.g. ("mount", "/proc"); for messages and traces."""
         code, subject = self._names[index]
         return step_name(code), subject
+
+    def source(self, index: int) -> str:
+        """What the mount of operation `index` is of, "" where nobody has said."""
+        return self._sources.get(index, "")
 
     # ---- process ----
     def pdeathsig(self, signal: int) -> None:
@@ -183,9 +188,19 @@ class Plan:
         """mount(2) of a new file system; `flags` are MS_* bits."""
         self._op(lib.PN_OP_MOUNT, flags, mode, 0, 0, fstype, source, destination, data)
 
-    def attach(self, fd: int, destination: str, *, is_dir: bool = True, mode: int = CREATE) -> None:
-        """Attach the detached mount `fd` at `destination`."""
+    def attach(
+        self,
+        fd: int,
+        destination: str,
+        *,
+        is_dir: bool = True,
+        mode: int = CREATE,
+        source: str = "",
+    ) -> None:
+        """Attach the detached mount `fd` at `destination`; `source` says in messages what it is of."""
         kind = S_IFDIR if is_dir else S_IFREG
+        if source:
+            self._sources[len(self._names)] = source
         self._op(lib.PN_OP_ATTACH, self.fd(fd), kind, mode, 0, destination)
 
     def mkdir(self, path: str, mode: int = 0o755) -> None:

@@ -268,7 +268,8 @@ def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
         mode = _EXACT if is_kernels(destination) else CREATE
         if kind == "bind":
             bind = handles.binds[index]
-            plan.attach(bind.fd, destination, is_dir=bind.is_dir, mode=mode)
+            source = mount["source"]
+            plan.attach(bind.fd, destination, is_dir=bind.is_dir, mode=mode, source=source)
             continue
         if kind == "cgroup":
             _render_cgroup_mount(plan, mount, handles)

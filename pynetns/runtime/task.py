@@ -31,6 +31,19 @@ _REMEDIES = {
     "value",
     ("exec", errno.E2BIG): "arguments and environment together are limited by the stack's size, "
     "one of them to 128 KiB",
+    **{
+        (step, number): text
+        for step in ("move_mount", "mount", "mkdir", "mknod", "chdir")
+        for number, text in (
+            (errno.EXDEV, "it leads into /proc, /sys or /dev, or to the root, of the container"),
+            (
+                errno.ELOOP,
+                "a symbolic link is in the way that leads in a circle, into /proc, or is "
+                "where /proc, /sys or /dev should be",
+            ),
+        )
+    },
+    ("move_mount", errno.ENOTDIR): "a file cannot be mounted over a directory, nor through a file",
 }
 _EXEC_WORDS = {
     errno.ENOENT: "executable file not found",
@@ -165,6 +178,8 @@ def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
         why = _EXEC_WORDS.get(error.errno, why)
         if error.errno == errno.ENOENT and "/" in program:
             why = "no such file or directory"
+    elif error.step == "move_mount" and plan is not None and plan.source(error.index):
+        what = f"mount {plan.source(error.index)} on {error.detail}"
     elif error.step == "setrlimit" and plan is not None and error.index >= 0:
         what = f"--ulimit {plan.describe(error.index)[1].removeprefix('RLIMIT_').lower()}"
     elif error.step == "oom_score_adj":

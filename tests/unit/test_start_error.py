@@ -42,3 +42,16 @@ def test_a_limit_that_is_refused_is_named():
     text = str(start_error(error, plan))
     assert text.startswith("--ulimit memlock: Operation not permitted: a hard limit above")
     assert "CAP_SYS_RESOURCE" in text and "give a lower value" in text
+
+
+@pytest.mark.parametrize(
+    ("number", "why"), [(errno.EXDEV, "leads into /proc"), (errno.ELOOP, "symbolic link")]
+)
+def test_a_mount_that_fails_names_source_and_target(number, why):
+    plan = Plan(0)
+    plan.attach(0, "/etc/localtime", is_dir=False, source="/tmp/tz")
+    error = KernelError(number, "move_mount", "/etc/localtime")
+    error.index = 1
+    text = str(start_error(error, plan))
+    assert text.startswith("mount /tmp/tz on /etc/localtime: ")
+    assert why in text
