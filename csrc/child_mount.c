@@ -231,25 +231,12 @@ static int cover(struct pn_child *child, int target)
 	return S_ISDIR(st.st_mode) ? cover_directory(child, target) : cover_file(child, target);
 }
 
-int pn_op_mask(struct pn_child *child, const struct pn_op *op)
-{
-	const char *path = pn_op_payload(op);
-	int ret, fd = pn_path_open(child, path, O_PATH, PN_RESOLVE_INSIDE);
-
-	if (fd == -ENOENT || fd == -ENOTDIR)
-		return 0;
-	if (fd < 0)
-		return pn_child_fail(child, -fd, path);
-	ret = cover(child, fd);
-	close(fd);
-	return ret < 0 ? pn_child_fail(child, -ret, path) : 0;
-}
-
-static int make_readonly(int target)
+static int make_readonly(struct pn_child *child, int target)
 {
 	struct pn_mount_attr attr = { .attr_set = MOUNT_ATTR_RDONLY };
 	int ret, fd = sys_open_tree(target, "", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH);
 
+	(void)child;
 	if (fd < 0)
 		return -errno;
 	ret = sys_mount_setattr(fd, "", AT_EMPTY_PATH | AT_RECURSIVE, &attr);
@@ -260,18 +247,28 @@ static int make_readonly(int target)
 	return ret;
 }
 
-int pn_op_readonly(struct pn_child *child, const struct pn_op *op)
+/* What is not there needs no protection. */
+static int protect(struct pn_child *child, const char *path, int (*act)(struct pn_child *child, int target))
 {
-	const char *path = pn_op_payload(op);
 	int ret, fd = pn_path_open(child, path, O_PATH, PN_RESOLVE_INSIDE);
 
 	if (fd == -ENOENT || fd == -ENOTDIR)
 		return 0;
 	if (fd < 0)
 		return pn_child_fail(child, -fd, path);
-	ret = make_readonly(fd);
+	ret = act(child, fd);
 	close(fd);
 	return ret < 0 ? pn_child_fail(child, -ret, path) : 0;
+}
+
+int pn_op_mask(struct pn_child *child, const struct pn_op *op)
+{
+	return protect(child, pn_op_payload(op), cover);
+}
+
+int pn_op_readonly(struct pn_child *child, const struct pn_op *op)
+{
+	return protect(child, pn_op_payload(op), make_readonly);
 }
 
 /* args: MOUNT_ATTR_* bits to set on the root mount, propagation type or 0 */

@@ -58,12 +58,11 @@ static void *copy_thread(void *data)
 PN_EXPORT int pn_proc_clone(int mount_namespace, int *ret_fd, struct pn_error *reterr)
 {
 	struct job job = { .mount_namespace = mount_namespace, .fd = -1, .reterr = reterr };
-	pthread_t thread;
-	int errnum = pn_thread_start(&thread, copy_thread, &job, false);
+	int ret;
 
-	if (errnum)
-		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");
-	pthread_join(thread, NULL);
+	ret = pn_thread_run(copy_thread, &job, reterr);
+	if (ret < 0)
+		return ret;
 	if (job.fd < 0)
 		return -reterr->errnum;
 	*ret_fd = job.fd;

@@ -126,15 +126,13 @@ static void *overlay_thread(void *data)
 int pn_overlay_by_links(const struct pn_overlay *overlay, int *ret_fd, struct pn_error *reterr)
 {
 	struct job job = { .overlay = overlay, .fd = -1, .reterr = reterr };
-	pthread_t thread;
-	int errnum;
+	int ret;
 
 	if (!getcwd(job.cwd, sizeof(job.cwd)))
 		job.cwd[0] = '\0';
-	errnum = pn_thread_start(&thread, overlay_thread, &job, false);
-	if (errnum)
-		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");
-	pthread_join(thread, NULL);
+	ret = pn_thread_run(overlay_thread, &job, reterr);
+	if (ret < 0)
+		return ret;
 	if (job.fd < 0)
 		return -reterr->errnum;
 	*ret_fd = job.fd;

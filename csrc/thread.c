@@ -38,3 +38,14 @@ int pn_thread_start(pthread_t *ret_thread, void *(*run)(void *), void *data, boo
 	pthread_attr_destroy(&attr);
 	return ret;
 }
+
+int pn_thread_run(void *(*run)(void *), void *data, struct pn_error *reterr)
+{
+	pthread_t thread;
+	int errnum = pn_thread_start(&thread, run, data, false);
+
+	if (errnum)
+		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");
+	pthread_join(thread, NULL);
+	return 0;
+}
