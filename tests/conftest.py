@@ -14,13 +14,19 @@ from pathlib import Path
 import hypothesis
 import pytest
 
-from . import leaks
+from . import isolation, leaks
 
 # How long an example takes says nothing here: other tests and the machine's own load do.
 hypothesis.settings.register_profile(
     "pynetns", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("pynetns")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Root's tests make links and mounts: in namespaces of the run's own."""
+    if os.geteuid() == 0 and not session.config.option.collectonly:
+        isolation.enter()
 
 
 @pytest.fixture(autouse=True, scope="session")
