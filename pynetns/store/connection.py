@@ -1,6 +1,7 @@
 """One thread's connection to SQLite, and how to end whatever it has begun.
 
-Owns: the connection, its lock and its depth of transactions. Knows nothing of what is executed.
+Owns: the connection, its lock and its depth of transactions; the lock for opening and closing, which
+SQLite does with locks of its own that a fork must not meet. Knows nothing of what is executed.
 """
 
 from __future__ import annotations
@@ -9,6 +10,19 @@ import sqlite3
 import threading
 import weakref
 from typing import Any
+
+
+class Opening:
+    """The process's one lock for opening and closing connections. Nobody waits for a Link's lock while
+    holding it: a collector may close a connection in the middle of another's work."""
+
+    lock = threading.RLock()
+
+
+def close_quietly(db: sqlite3.Connection) -> None:
+    """Close a connection whose thread is gone."""
+    with Opening.lock:
+        db.close()
 
 
 class Link:
@@ -25,7 +39,7 @@ class Link:
         self.depth = 0
         self.slow = False
         # not __del__: a collector may finalize the connection first, which then complains
-        weakref.finalize(self, db.close)
+        weakref.finalize(self, close_quietly, db)
 
 
 def end_transaction(link: Link) -> None:

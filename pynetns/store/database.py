@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import Link, end_transaction, release
+from .connection import Link, Opening, end_transaction, release
 from .copy import cannot_write, read_copy
 from .refusals import translate
 from .rows import SCHEMA, SCHEMA_VERSION
@@ -60,7 +60,8 @@ class Database:
         path = self.path
         try:
             if not os.path.lexists(path):
-                self._create()
+                with Opening.lock:
+                    self._create()
             if os.path.getsize(path) == 0:
                 raise StateDamaged(f"{path}: is empty: restore it from a backup or remove it")
             self._check_version()
@@ -141,15 +142,17 @@ class Database:
         )
         db: sqlite3.Connection | None = None
         try:
-            db = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            for pragma in _PRAGMAS:
-                db.execute(pragma)
-            link = Link(db)
-            self._links.add(link)
-            self._local.link = link
-            return link
+            with Opening.lock:
+                db = sqlite3.connect(
+                    uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None,
+                    check_same_thread=False,
+                )  # fmt: skip
+                for pragma in _PRAGMAS:
+                    db.execute(pragma)
+                link = Link(db)
+                self._links.add(link)
+                self._local.link = link
+                return link
         except BaseException:
             if db is not None:
                 self._forget(db)
@@ -170,8 +173,9 @@ class Database:
         links = list(self._links)
         self._local = threading.local()
         self._links = weakref.WeakSet()
-        for link in links:
-            link.db.close()
+        with Opening.lock:
+            for link in links:
+                link.db.close()
 
     # ---- transactions ----
 
@@ -328,9 +332,19 @@ class Database:
 
     def _quiesce(self) -> None:
         self._write_lock.acquire()
-        self._held = list(self._links)
-        for link in self._held:
+        self._held: list[Link] = []
+        self._hold_new()
+
+    def _hold_new(self) -> bool:
+        """Take the locks of connections that have come since; whether there were any."""
+        new = [link for link in list(self._links) if link not in self._held]
+        for link in new:
             link.lock.acquire()
+            self._held.append(link)
+        return bool(new)
+
+    def _is_quiet(self) -> bool:
+        return all(link in self._held for link in list(self._links))
 
     def _resume(self) -> None:
         held, self._held = self._held, []
@@ -357,19 +371,37 @@ _forking: list[Database] = []
 
 
 def _before_fork() -> None:
-    _forking[:] = list(_databases)
-    for database in _forking:
-        database._quiesce()
+    """Wait until no thread is inside SQLite, and keep it so: every connection's lock first, the one
+    for opening last, again for those that were opened meanwhile."""
+    _forking.clear()
+    while True:
+        for database in [d for d in list(_databases) if d not in _forking]:
+            database._quiesce()
+            _forking.append(database)
+        Opening.lock.acquire()
+        if all(d in _forking and d._is_quiet() for d in list(_databases)):
+            return
+        Opening.lock.release()
+        for database in _forking:
+            database._hold_new()
 
 
-def _after_fork(method: str) -> None:
+def _after_fork_in_parent() -> None:
+    Opening.lock.release()
     for database in _forking:
-        getattr(database, method)()
+        database._resume()
+    _forking.clear()
+
+
+def _after_fork_in_child() -> None:
+    Opening.lock = threading.RLock()  # the thread that waits for the old one is not here
+    for database in _forking:
+        database._reopen()
     _forking.clear()
 
 
 os.register_at_fork(
     before=_before_fork,
-    after_in_parent=lambda: _after_fork("_resume"),
-    after_in_child=lambda: _after_fork("_reopen"),
+    after_in_parent=_after_fork_in_parent,
+    after_in_child=_after_fork_in_child,
 )

@@ -11,6 +11,7 @@ import select
 import shlex
 import signal
 import subprocess
+import sys
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_database_never_becomes_standard_output(shell, place):
     script = "import os, sys; from pynetns.cli.stdio import set_up; set_up(); " \
         "os.write(%d, b'x'); print(os.open('/', 0) > 2, file=open(sys.argv[1], 'w'))"  # fmt: skip
     for fd, closed in enumerate(("<&-", ">&-", "2>&-")):
-        line = shlex.join(["python", "-c", script % fd, f"{place.top}/said"])
+        line = shlex.join([sys.executable, "-c", script % fd, f"{place.top}/said"])
         assert shell(f"{line} {closed}").returncode == 0
         assert (place.top / "said").read_text() == "True\n"
     assert (

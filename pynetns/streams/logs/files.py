@@ -223,8 +223,12 @@ class Log:
         return {name: inode for _, name, inode in sorted(found, reverse=True)}
 
     def _open_all(self, names: Iterable[str]) -> list[LogFile]:
+        """The files of these names, in their order. They are opened from the newest on: a rotation
+        moves each file to where it is still looked for, so that it may be met twice, but not be
+        missed. Hence also the names that the oldest may have got meanwhile."""
         files: list[LogFile] = []
-        for name in names:
+        wanted = list(names)
+        for name in (*reversed(wanted), *self._names_after(wanted)):
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
             except FileNotFoundError:
@@ -235,10 +239,22 @@ class Log:
                 raise
             status = os.fstat(fd)
             if any(file.inode == status.st_ino for file in files):
-                os.close(fd)  # renamed between two opens
+                os.close(fd)
             else:
                 files.append(LogFile(fd, status.st_ino, status.st_size))
-        return files
+        return files[::-1]
+
+    def _names_after(self, names: list[str]) -> Iterator[str]:
+        """Where the oldest file may be by now: as far as there are any."""
+        number = int(names[0].removeprefix(self._name)[1:] or 0) if names else 0
+        while True:
+            number += 1
+            name = f"{self._name}.{number}"
+            try:
+                os.stat(name, dir_fd=self._directory, follow_symlinks=False)
+            except FileNotFoundError:
+                return
+            yield name
 
 
 def time_is_over(until: bytes) -> bool:
