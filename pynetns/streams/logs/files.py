@@ -227,8 +227,7 @@ class Log:
         moves each file to where it is still looked for, so that it may be met twice, but not be
         missed. Hence also the names that the oldest may have got meanwhile."""
         files: list[LogFile] = []
-        wanted = list(names)
-        for name in (*reversed(wanted), *self._names_after(wanted)):
+        for name in self._all_names(max(map(self._number, names), default=0)):
             try:
                 fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._directory)
             except FileNotFoundError:
@@ -244,12 +243,18 @@ class Log:
                 files.append(LogFile(fd, status.st_ino, status.st_size))
         return files[::-1]
 
-    def _names_after(self, names: list[str]) -> Iterator[str]:
-        """Where the oldest file may be by now: as far as there are any."""
-        number = int(names[0].removeprefix(self._name)[1:] or 0) if names else 0
+    def _number(self, name: str) -> int:
+        return int(name.removeprefix(self._name)[1:] or 0)
+
+    def _all_names(self, last: int) -> Iterator[str]:
+        """Newest first, up to number `last` without a gap (a listing may lack what was renamed while
+        it was made), then on as far as there are any."""
+        yield self._name
+        for number in range(1, last + 1):
+            yield f"{self._name}.{number}"
         while True:
-            number += 1
-            name = f"{self._name}.{number}"
+            last += 1
+            name = f"{self._name}.{last}"
             try:
                 os.stat(name, dir_fd=self._directory, follow_symlinks=False)
             except FileNotFoundError:
