@@ -32,9 +32,10 @@ def plans() -> Iterator[bytes]:
     for namespace in spec["linux"]["namespaces"]:
         namespace.pop("path", None)
     spec["mounts"] = [mount for mount in spec["mounts"] if mount["type"] != "bind"]
+    spec["linux"]["seccomp"] = {"defaultAction": "SCMP_ACT_ALLOW"}  # what FILTER says
     handles = Handles(rootfs=5, cgroup=6, go=7)
     container = render_plan(spec, handles, FILTER)
-    executed = render_exec_plan(spec, spec["process"], Handles(rootfs=-1), 5, FILTER)
+    executed = render_exec_plan(spec, spec["process"], Handles(rootfs=-1, pidfd=5), FILTER)
     small = Plan(0)
     small.exec(["/bin/echo", "hello"], {"PATH": "/bin"})
     for plan in (container, executed, small, every_operation()):
