@@ -76,7 +76,8 @@ class Bench:
         return ended.code
 
     def log(self, key: str) -> list[dict]:
-        return [json.loads(line) for line in (self.root / key / "log").read_text().splitlines()]
+        lines = (self.root / key / "log").read_text().splitlines()
+        return json.loads(f"[{','.join(lines)}]")  # in one: faster than each alone
 
     def close(self) -> None:
         for key in self.keys:
