@@ -271,8 +271,9 @@ def resident_kib(pid: int) -> int:
     return next((int(line.split()[1]) for line in text.splitlines() if line[:6] == "VmRSS:"), 0)
 
 
-def processes_named(comm: str) -> set[int]:
-    """Process ids whose command name is `comm` (the kernel keeps 15 characters)."""
+def processes_named(comms: str) -> set[int]:
+    """Process ids whose command name is one of `comms`, "a, b" (the kernel keeps 15 characters)."""
+    names = {comm[:15] for comm in comms.split(", ")}
     found = set()
     for entry in os.listdir("/proc"):
         if entry.isdigit():
@@ -280,6 +281,6 @@ def processes_named(comm: str) -> set[int]:
                 name = Path(f"/proc/{entry}/comm").read_text().rstrip("\n")
             except (FileNotFoundError, ProcessLookupError):
                 continue
-            if name == comm[:15]:
+            if name in names:
                 found.add(int(entry))
     return found

@@ -29,7 +29,7 @@ class Peer:
 
     name = ""
     does = ""  # what a start comprises, as far as it differs from the floor's
-    helper = ""  # command name of a process that lives as long as containers do
+    helper = ""  # "a, b": command names of what lives as long as containers do
 
     def __init__(self, work: Workspace) -> None:
         self.work = work

@@ -11,7 +11,7 @@ from . import Peer, Times
 class Pynetns(Peer):
     name = "pynetns"
     does = "the whole of container.start(), durable state, log and exit code included"
-    helper = "pynetns-shim"
+    helper = "pynetns-shim, pynetns-keeper"
 
     _engine: Any = None
 
