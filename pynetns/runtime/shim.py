@@ -30,11 +30,15 @@ class Exit(NamedTuple):
 class ShimClient(ShimConnections):
     """Asks the shim of one exec root."""
 
-    def _receive(self, fd: int, *, patiently: bool = False) -> Frame:
+    def _receive(self, fd: int, *, patiently: bool = False, deadline: float | None = None) -> Frame:
         """The next answer. `patiently`: as long as the shim as such answers."""
         while True:
             try:
-                return frame.receive(fd)
+                if deadline is not None:
+                    self._wait_readable(fd, deadline)
+                answer = frame.receive(fd)
+                if self.answers(fd, answer):
+                    return answer
             except KernelError as error:
                 if error.errno not in TIMED_OUT:
                     raise
@@ -59,7 +63,7 @@ class ShimClient(ShimConnections):
         while True:
             fd = self.take(start=False)
             try:
-                frame.send(fd, kind, key=key, flags=flags, arg=arg, value=value, fds=fds)
+                self.ask(fd, kind, key=key, flags=flags, arg=arg, value=value, fds=fds)
                 answer = self._receive(fd)
             except KernelError as error:
                 os.close(fd)
@@ -112,9 +116,7 @@ class ShimClient(ShimConnections):
         while True:
             fd = self.take(start=True)
             try:
-                frame.send(
-                    fd, frame.SPAWN, key=key, flags=flags, hold=hold, payload=payload, fds=fds
-                )
+                self.ask(fd, frame.SPAWN, key=key, flags=flags, hold=hold, payload=payload, fds=fds)
             except KernelError as error:
                 os.close(fd)
                 if error.errno in GONE:
@@ -132,7 +134,7 @@ class ShimClient(ShimConnections):
         while True:
             try:
                 if kind == frame.STARTED:
-                    frame.send(pending, kind, key=key)
+                    self.ask(pending, kind, key=key)
                 answer = self._receive(pending, patiently=True)
             except KernelError as error:
                 os.close(pending)
@@ -168,10 +170,8 @@ class ShimClient(ShimConnections):
             except NoShim:
                 return None
             try:
-                frame.send(fd, frame.WAIT, key=key)
-                if deadline is not None:
-                    self._wait_readable(fd, deadline)
-                answer = self._receive(fd, patiently=True)
+                self.ask(fd, frame.WAIT, key=key)
+                answer = self._receive(fd, patiently=True, deadline=deadline)
             except NoShim:
                 os.close(fd)
                 return None
@@ -201,7 +201,7 @@ class ShimClient(ShimConnections):
             except NoShim:
                 return -1
             try:
-                frame.send(fd, frame.WAIT, key=key)
+                self.ask(fd, frame.WAIT, key=key)
             except KernelError as error:
                 os.close(fd)
                 if error.errno in GONE:

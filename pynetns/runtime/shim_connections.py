@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import itertools
 import os
 import select
 import socket
@@ -16,6 +17,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
 
 from ..errors import KernelError, System, Unavailable, remedy_of
 from ..kernel import frame
@@ -55,6 +57,8 @@ class ShimConnections:
         self._lock = threading.Lock()
         self._idle: list[int] = []
         self._pid = os.getpid()
+        self._serials = itertools.count(1)
+        self._asked: dict[int, int] = {}  # connection -> serial of its last request
 
     def unavailable(self, why: str) -> Unavailable:
         """The error that says what is wrong with the shim, and what helps."""
@@ -208,6 +212,17 @@ class ShimConnections:
                     return fd
                 os.close(fd)  # nobody asked anything: this is its end
         return self.connect(start=start)
+
+    def ask(self, fd: int, kind: int, **fields: Any) -> None:
+        """Send a request (`frame.send`'s fields), to which `answers` tells the answer."""
+        self._asked[fd] = serial = next(self._serials) & 0xFFFFFFFF
+        frame.send(fd, kind, serial=serial, **fields)
+
+    def answers(self, fd: int, answer: frame.Frame) -> bool:
+        """Whether `answer` is to the last request on `fd`. A shim that is killed after an answer, and
+        before it has noted that, has a successor that gives the answer again: perhaps when we have
+        taken the first one and asked for something else on the same connection."""
+        return answer.serial == self._asked.get(fd)
 
     def give(self, fd: int) -> None:
         """Keep a connection on which nothing is awaited for the next request."""
