@@ -23,16 +23,14 @@ static pid_t copy_sharing_files(void)
 	return (pid_t)sys_clone3(&args);
 }
 
-/* Noted before it is reaped: whoever dies in between, the other finds it again. */
-static void note_exit(const siginfo_t *info)
+/* Noted before it is reaped: whoever dies in between, the other finds it again. False: there is no room. */
+static bool note_exit(const siginfo_t *info)
 {
 	uint32_t at = store->exits_in;
 	struct timespec now;
 
-	while (at - KEPT(store->exits_out) >= STORE_EXITS) { /* the shim is slower than the dying */
-		shim_kick();
-		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
-	}
+	if (at - KEPT(store->exits_out) >= STORE_EXITS)
+		return false;
 	clock_gettime(CLOCK_REALTIME, &now);
 	store->exits[at % STORE_EXITS] = (struct kept_exit){
 		.pid = info->si_pid,
@@ -40,12 +38,19 @@ static void note_exit(const siginfo_t *info)
 		.finished = now.tv_sec * 1000000000LL + now.tv_nsec,
 	};
 	KEEP(store->exits_in, at + 1);
+	return true;
 }
 
 static void reap(pid_t pid)
 {
 	while (waitid(P_PID, (id_t)pid, &(siginfo_t){ 0 }, WEXITED | __WALL) < 0 && errno == EINTR)
 		;
+}
+
+static bool has_died(pid_t pid, siginfo_t *ret_info)
+{
+	*ret_info = (siginfo_t){ 0 };
+	return waitid(P_PID, (id_t)pid, ret_info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0 && ret_info->si_pid == pid;
 }
 
 static pid_t start_shim(void)
@@ -84,10 +89,14 @@ static int keep(pid_t shim)
 				return 1;
 			continue;
 		}
-		if (info.si_pid != shim) {
-			note_exit(&info);
+		if (info.si_pid != shim && note_exit(&info)) {
 			reap(info.si_pid);
 			shim_kick();
+			continue;
+		}
+		if (info.si_pid != shim && !has_died(shim, &info)) { /* it is slower than the dying */
+			shim_kick();
+			nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 			continue;
 		}
 		reap(shim);

@@ -249,7 +249,7 @@ int pn_spawn(const uint8_t *plan, uint32_t size, const int *fds, uint32_t nfds, 
 /* ---- frame.c: messages between an engine and the shim, one SOCK_SEQPACKET datagram each ---- */
 enum pn_frame_kind {
 	PN_FRAME_HELLO = 1, /* arg protocol version; answered HELLO */
-	PN_FRAME_SPAWN,     /* payload plan; answered SPAWNED or ERROR */
+	PN_FRAME_SPAWN,     /* payload plan, value the run (the client's own number); answered SPAWNED or ERROR */
 	PN_FRAME_WAIT,      /* answered EXITED, at once or later, or ERROR with ESRCH */
 	PN_FRAME_ATTACH,    /* fds stdin?, stdout?, stderr?; answered OK */
 	PN_FRAME_SIGNAL,    /* arg signal number; answered OK or ERROR */
@@ -262,7 +262,7 @@ enum pn_frame_kind {
 	PN_FRAME_EXITED,  /* arg exit code; value time of exit, ns since the epoch */
 	PN_FRAME_TASK,    /* payload struct pn_task_entry[]; value: where to go on, 0 when that was the last */
 	PN_FRAME_FDS,     /* descriptors of the SPAWN that follows on this connection, before its own; no answer */
-	PN_FRAME_STARTED  /* answered as the SPAWN of the key is or was, or ERROR with ESRCH */
+	PN_FRAME_STARTED  /* value the run, 0: any; answered as the SPAWN of the key is or was, or ERROR with ESRCH */
 };
 
 enum pn_spawn_flags {

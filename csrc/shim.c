@@ -67,11 +67,14 @@ void shim_close_kept(int32_t *kept)
 
 void shim_close(struct pn_watch *watch, int32_t *kept)
 {
+	int fd = watch->fd < 0 && kept ? *kept : watch->fd; /* it may be kept and not be watched yet */
+
 	shim_unwatch(watch);
 	if (kept)
 		KEEP(*kept, -1);
-	if (watch->fd >= 0) {
-		pn_close(&watch->fd);
+	watch->fd = -1;
+	if (fd >= 0) {
+		close(fd);
 		conn_rearm_listener();
 	}
 }
@@ -227,6 +230,7 @@ int shim_run(void)
 	shim_watch(&kick, EPOLLIN);
 	task_restore_all();
 	conn_start();
+	task_look_aside();
 	serve();
 	conn_stop_listening();
 	return 0;

@@ -19,7 +19,6 @@ static void set_nonblocking(int fd)
 void feed_close(struct pn_task *task)
 {
 	shim_close(&task->source, &task->kept->source);
-	shim_close_kept(&task->kept->source); /* one that waited for its terminal */
 	shim_unwatch(&task->target);
 	task->target.fd = -1;
 	shim_close_kept(&task->kept->input);

@@ -234,8 +234,8 @@ void log_begin(struct pn_task *task)
 	task->log.task = task;
 	task->log.active = kept->directory >= 0 && kept->options.driver != PN_LOG_NONE;
 	task->log.held = task_older_drains(task->kept->key, task);
-	if (task->log.active && kept->length)
-		log_wake(task);
+	if (task->log.active && (kept->length || task->kept->stream[0].head || task->kept->stream[1].head))
+		log_wake(task); /* what a predecessor had announced, or only taken */
 }
 
 void log_wake(struct pn_task *task)

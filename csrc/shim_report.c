@@ -29,9 +29,8 @@ static void swap_process(struct pn_task *task, int pid, int fd)
 	if (first)
 		*first = (struct pn_watch){ .fd = task->kept->pidfd, .ready = reap_ready };
 	shim_unwatch(&task->pidfd);
-	task->kept->pid = pid;
 	task->pidfd.fd = store_fd_up(fd);
-	KEEP(task->kept->pidfd, task->pidfd.fd);
+	KEEP(task->kept->process, (uint64_t)(uint32_t)task->pidfd.fd << 32 | (uint32_t)pid);
 	shim_watch(&task->pidfd, EPOLLIN);
 	if (first)
 		shim_watch(first, EPOLLIN);
@@ -44,7 +43,8 @@ static void open_terminal(struct pn_task *task, int master)
 
 	if (task->kept->winsize)
 		ioctl(master, TIOCSWINSZ, &size);
-	KEEP(task->kept->input, store_fd_up(fcntl(master, F_DUPFD_CLOEXEC, 3)));
+	if (task->kept->input < 0) /* else a predecessor was killed between the two */
+		KEEP(task->kept->input, store_fd_up(fcntl(master, F_DUPFD_CLOEXEC, 3)));
 	KEEP(task->kept->stream[0].fd, store_fd_up(master));
 	stream_begin(&task->stream[0], task, 0);
 }

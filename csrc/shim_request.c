@@ -63,13 +63,19 @@ void request_wait(struct pn_conn *conn, const struct pn_frame *frame)
 	task_progress(task); /* a code that nobody has read yet */
 }
 
+/* A restarted container has its key again: whoever names a run is not answered for an earlier one. */
+static bool is_run(const struct kept_task *kept, const struct pn_frame *frame)
+{
+	return frame->value == 0 || kept->run == (uint64_t)frame->value;
+}
+
 /* A task that has come and gone is in the store until its place is used again. */
-static const struct kept_task *find_gone(const char *key)
+static const struct kept_task *find_gone(const struct pn_frame *frame)
 {
 	for (uint32_t i = 1; i < store->ntasks; i++) {
 		const struct kept_task *kept = &store->tasks[i];
 
-		if (kept->started && strcmp(kept->key, key) == 0)
+		if (kept->started && strcmp(kept->key, frame->key) == 0 && is_run(kept, frame))
 			return kept;
 	}
 	return NULL;
@@ -78,9 +84,12 @@ static const struct kept_task *find_gone(const char *key)
 void request_started(struct pn_conn *conn, const struct pn_frame *frame)
 {
 	struct pn_task *task = task_find(frame->key);
-	const struct kept_task *gone = task ? NULL : find_gone(frame->key);
+	const struct kept_task *gone;
 	struct pn_frame reply = { .kind = PN_FRAME_SPAWNED, .serial = frame->serial };
 
+	if (task && !is_run(task->kept, frame))
+		task = NULL;
+	gone = task ? NULL : find_gone(frame);
 	if (!task && !gone) {
 		shim_reply_error(conn, frame->serial, ESRCH, PN_STEP_FRAME, "no such task");
 	} else if (!task || task->kept->started) {

@@ -313,6 +313,7 @@ static struct pn_task *new_task(const struct pn_frame *frame)
 		return NULL;
 	memcpy(kept->key, frame->key, sizeof(kept->key));
 	kept->flags = frame->flags;
+	kept->run = (uint64_t)frame->value;
 	task = task_new(kept);
 	if (!task)
 		store_free_task(kept);

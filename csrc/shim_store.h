@@ -73,8 +73,13 @@ struct kept_task {
 	uint16_t flags;   /* enum pn_spawn_flags */
 	uint16_t started; /* its program was executed */
 	uint32_t failed;  /* it reported an error instead */
-	int32_t pid;      /* written by the kernel, in clone */
-	int32_t pidfd;
+	union {
+		struct {
+			int32_t pid; /* written by the kernel, in clone */
+			int32_t pidfd;
+		};
+		uint64_t process; /* both at once: no shim is killed between them (little-endian) */
+	};
 	int32_t report;
 	int32_t input;  /* write end of the program's stdin, -1: none */
 	int32_t source; /* the client's stdin */
@@ -83,6 +88,7 @@ struct kept_task {
 	int32_t cgroup;
 	uint32_t winsize;
 	uint32_t holds; /* cells */
+	uint64_t run;   /* its client's name for this start, 0: none */
 	uint32_t exited;
 	int32_t code;
 	int64_t finished;

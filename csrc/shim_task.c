@@ -228,10 +228,12 @@ static void begin_ending(struct pn_task *task)
 
 	task->told_by = shim_now(CLOCK_MONOTONIC) + LOG_PATIENCE;
 	shim_unwatch(&task->pidfd);
-	if (kept->cgroup >= 0)
-		exit_kill_cgroup(kept->cgroup);
-	if (kept->started)
-		task->recorded = exit_write_record(kept);
+	if (!task->told) { /* else a predecessor has done this */
+		if (kept->cgroup >= 0)
+			exit_kill_cgroup(kept->cgroup);
+		if (kept->started)
+			task->recorded = exit_write_record(kept);
+	}
 	feed_close(task);
 	stream_finish(&task->stream[0]);
 	stream_finish(&task->stream[1]);
@@ -376,12 +378,8 @@ static void restore(struct kept_task *kept)
 		_exit(1); /* no memory: the keeper tries again */
 	task->told = kept->state == KEPT_DRAINING;
 	task_begin(task);
-	if (!kept->exited)
-		return;
-	shim_unwatch(&task->pidfd);
-	waitid(P_PIDFD, (id_t)kept->pidfd, &(siginfo_t){ 0 }, WEXITED | WNOHANG | __WALL);
-	begin_ending(task);
-	task_progress(task);
+	if (kept->exited)
+		put_aside(task); /* its end is told when those who wait for it are back */
 }
 
 void task_trim(void)
@@ -407,5 +405,4 @@ void task_restore_all(void)
 	for (uint32_t i = 1; i < store->ntasks; i++)
 		if (store->tasks[i].state != KEPT_FREE && store->tasks[i].state != KEPT_DRAINING)
 			restore(&store->tasks[i]);
-	task_look_aside();
 }

@@ -113,10 +113,15 @@ class ShimClient(ShimConnections):
     ) -> int:
         """Send a SPAWN; the connection on which its answer comes. One found dead is replaced: then
         nothing of the request arrived."""
+        run = 1 + int.from_bytes(os.urandom(7), "little")
         while True:
             fd = self.take(start=True)
+            self._runs[fd] = run
             try:
-                self.ask(fd, frame.SPAWN, key=key, flags=flags, hold=hold, payload=payload, fds=fds)
+                self.ask(
+                    fd, frame.SPAWN, key=key, flags=flags, hold=hold, value=run, payload=payload,
+                    fds=fds,
+                )  # fmt: skip
             except KernelError as error:
                 os.close(fd)
                 if error.errno in GONE:
@@ -130,16 +135,16 @@ class ShimClient(ShimConnections):
     def finish_spawn(self, pending: int, key: str) -> Frame:
         """Wait until the program of the begun spawn `key` has been executed. KernelError when it was
         not; ECANCELED: the shim was killed before it had begun, nothing has happened."""
-        kind = frame.SPAWN
+        kind, run = frame.SPAWN, self._runs.pop(pending, 0)
         while True:
             try:
                 if kind == frame.STARTED:
-                    self.ask(pending, kind, key=key)
+                    self.ask(pending, kind, key=key, value=run)
                 answer = self._receive(pending, patiently=True)
             except KernelError as error:
                 os.close(pending)
                 if error.errno not in GONE:
-                    raise
+                    raise self._timed_out(error) from error
                 kind, pending = frame.STARTED, self._successor(error)
                 continue
             except BaseException:
@@ -184,7 +189,12 @@ class ShimClient(ShimConnections):
                 os.close(fd)
                 raise
             self.give(fd)
-            return Exit(answer.arg, answer.value) if answer.kind == frame.EXITED else None
+            if answer.kind == frame.EXITED:
+                return Exit(answer.arg, answer.value)
+            failure = frame.parse_error(answer.payload)
+            if failure.errno != errno.ESRCH:
+                raise failure
+            return None
 
     def _wait_readable(self, fd: int, deadline: float) -> None:
         while not readable(fd, min(self.patience, max(0.0, deadline - time.monotonic()))):
@@ -207,6 +217,9 @@ class ShimClient(ShimConnections):
                 if error.errno in GONE:
                     continue
                 raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
+                raise
             return fd
 
     def tasks(self) -> dict[str, int]:

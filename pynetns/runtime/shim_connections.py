@@ -59,6 +59,7 @@ class ShimConnections:
         self._pid = os.getpid()
         self._serials = itertools.count(1)
         self._asked: dict[int, int] = {}  # connection -> serial of its last request
+        self._runs: dict[int, int] = {}  # connection -> the run that was begun on it
 
     def unavailable(self, why: str) -> Unavailable:
         """The error that says what is wrong with the shim, and what helps."""

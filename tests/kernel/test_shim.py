@@ -77,6 +77,50 @@ def test_key_in_use_is_refused(bench):
     assert caught.value.name == "EEXIST"
 
 
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_start_that_fails_leaves_the_shim_no_descriptor(bench, stdin):
+    """Before the clone (a plan without a program) and in the child (a program that is not there)."""
+    bench.task("a", "exec sleep 1000")
+    held = Path(f"/proc/{shim_processes(bench)[0]}/fd")
+    bench.shim.tasks()
+    before = len(os.listdir(held))
+    missing = Plan(0)
+    missing.stdio()
+    missing.exec(["/missing"], ENV)
+    for number, plan in enumerate([Plan(0), missing] * 5):
+        reader, writer = os.pipe()
+        (bench.root / f"f{number}").mkdir()
+        attach = Attach(stdin_fd=reader) if stdin else Attach(stdout_fd=writer)
+        task = Task(
+            bench.shim, f"f{number}", str(bench.root / f"f{number}"),
+            flags=frame.SPAWN_STDIN if stdin else 0, attach=attach,
+        )  # fmt: skip
+        with pytest.raises(StartFailed):
+            run(task, plan)
+        os.close(reader)
+        os.close(writer)
+    bench.shim.tasks()
+    assert len(os.listdir(held)) == before
+
+
+def test_a_start_is_not_answered_for_an_earlier_run(bench):
+    """A client that asks again after the shim was killed names its run: keys come again."""
+    reader, writer = os.pipe()
+    pending = bench.shim.begin_spawn(
+        "a", waiting_plan(bench, reader).encode(), [bench.mounts, reader], flags=0
+    )
+    run = bench.shim._runs[pending]
+    os.write(writer, b"\n")
+    bench.shim.finish_spawn(pending, "a")
+    os.close(reader)
+    os.close(writer)
+    bench.shim.wait("a")
+    assert bench.shim.request(frame.STARTED, key="a", value=run).kind == frame.SPAWNED
+    with pytest.raises(KernelError) as caught:
+        bench.shim.request(frame.STARTED, key="a", value=run + 1)
+    assert caught.value.name == "ESRCH"
+
+
 def waiting_plan(bench: Bench, reader: int) -> Plan:
     plan = Plan(0)
     plan.setns(bench.mounts, CLONE_NEWNS)
