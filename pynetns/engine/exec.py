@@ -215,6 +215,16 @@ def start_exec(engine: Engine, joining: Joining, scope: ExitStack) -> int:
     except FileNotFoundError as error:
         raise Conflict(f"Container {joining.container_id} is not running") from error
     try:
+        return execute(engine, joining, handles, directory, scope)
+    except BaseException:  # nobody will wait for it
+        delete_bundle(engine.exec_root, f"{joining.container_id}/{joining.exec_id}")
+        raise
+
+
+def execute(
+    engine: Engine, joining: Joining, handles: Handles, directory: str, scope: ExitStack
+) -> int:
+    try:
         return exec_task(engine, joining, handles, directory).start()
     except StartFailed as error:
         if not is_crowded(error):

@@ -8,11 +8,11 @@ who would complete it.
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from .lock import remove_lock, try_container_lock
 from .record import container_directory
+from .remove import remove_files
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -31,8 +31,7 @@ def remove_ghost(engine: Engine, row: ContainerRow) -> bool:
     with try_container_lock(engine.exec_root, row.id) as held:
         if not held or has_files(engine, row.id):
             return False
-        engine.rootfs.remove_layer(row.id)
-        shutil.rmtree(container_directory(engine.root, row.id), ignore_errors=True)
+        remove_files(engine, row.id)
         engine.store.remove_container(row.id)
         remove_lock(engine.exec_root, row.id)
     return True

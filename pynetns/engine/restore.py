@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from ..errors import Conflict
 from .exit import has_ended, release_resources, remove_if_wanted, settle_exit
 from .ghosts import remove_ghost
-from .lock import try_container_lock
+from .lock import remove_lock, try_container_lock
 from .record import container_directory
 from .remove import remove_everything
 from .start import end_task
@@ -77,16 +77,13 @@ def _repair(engine: Engine, row: ContainerRow) -> None:
     remove_if_wanted(engine, current)
 
 
-def _release_unowned(engine: Engine, container_id: str) -> bool:
+def _release_unowned(engine: Engine, container_id: str) -> None:
     with try_container_lock(engine.exec_root, container_id) as held:
         if not held or engine.store.container(container_id) is not None:
-            return False
+            return
         end_task(engine, container_id)
         release_resources(engine, container_id)
-        from .lock import remove_lock
-
         remove_lock(engine.exec_root, container_id)
-    return True
 
 
 def collect_garbage(engine: Engine, *, everything: bool = False) -> list[str]:
@@ -99,7 +96,7 @@ def collect_garbage(engine: Engine, *, everything: bool = False) -> list[str]:
     alive = {row.id for row in rows.values() if row.state.running}
     removed += [f"network {what}" for what in engine.network.restore(alive)]
     removed += [f"cgroup {path}" for path in engine.cgroups.collect(alive)]
-    removed += _stale_locks(engine, set(rows))
+    _remove_stale_locks(engine, set(rows))
     if everything:
         removed += remove_engine(engine)
     return removed
@@ -136,16 +133,13 @@ def _containers_without_files(engine: Engine, rows: dict[str, ContainerRow]) -> 
     return removed
 
 
-def _stale_locks(engine: Engine, ids: set[str]) -> list[str]:
-    from .lock import remove_lock
-
+def _remove_stale_locks(engine: Engine, ids: set[str]) -> None:
     for name in os.listdir(f"{engine.exec_root}/locks"):
         if name in ids:
             continue
         with try_container_lock(engine.exec_root, name) as held:
             if held and engine.store.container(name) is None:
                 remove_lock(engine.exec_root, name)
-    return []
 
 
 def remove_engine(engine: Engine) -> list[str]:

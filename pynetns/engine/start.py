@@ -84,7 +84,10 @@ def container_start(engine: Engine, container_id: str, attach: Attach = _NO_ATTA
         if container.record.host_config.auto_remove:
             from .remove import container_remove
 
-            container_remove(engine, container_id, force=True)
+            try:
+                container_remove(engine, container_id, force=True)
+            except PynetnsError as error:  # the caller has to know why it did not start
+                log.warning("container %s is not removed : %s", container.name, error)
         raise failure
 
 
@@ -356,7 +359,6 @@ def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: i
         error="",
         oom_killed=False,
         started_at=rfc3339(time.time_ns()),
-        finished_at=container.state.finished_at,
         started_before=True,
         boot_id=boot_id(),
     )

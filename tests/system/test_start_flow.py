@@ -212,6 +212,30 @@ def test_failed_start_honours_auto_remove(engine):
     )
 
 
+def test_a_failed_start_is_told_also_where_the_removal_fails(engine, monkeypatch):
+    container = engine.containers.create("host", ["no-such-program"], auto_remove=True)
+
+    def refuse(engine, container_id, **options):
+        raise errors.NotFound(f"No such container: {container_id}")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pynetns.engine.remove.container_remove", refuse)
+        with pytest.raises(errors.StartFailed, match="no-such-program") as caught:
+            container.start()
+    assert caught.value.exit_code == 127
+    container.remove()
+
+
+def test_a_failed_exec_leaves_no_record_directory(engine):
+    container = engine.containers.run("host", SLEEP, detach=True)
+    tasks = Path(engine.exec_root, "tasks", container.id)
+    before = sorted(path.name for path in tasks.iterdir())
+    for command, options in ((["no-such-program"], {}), (["true"], {"workdir": "/no/such"})):
+        with pytest.raises(errors.StartFailed):
+            container.exec_run(command, **options)
+    assert sorted(path.name for path in tasks.iterdir()) == before
+
+
 def test_files_of_a_container(engine):
     container = engine.containers.create("host", SLEEP)
     directory = Path(engine.root, "containers", container.id)
