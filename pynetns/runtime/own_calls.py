@@ -50,6 +50,7 @@ _PERHAPS = (*_ALLOWING, "SCMP_ACT_TRACE", "SCMP_ACT_NOTIFY")
 # Answers by the compiled program, which is one object for all containers with a profile, and what
 # was asked: nothing of a block is looked at twice.
 _known: dict[tuple[bytes, object], bool] = {}
+_KNOWN_MAX = 256
 
 
 def allows(block: Mapping[str, Any], program: bytes, calls: tuple[Call, ...]) -> bool:
@@ -57,8 +58,9 @@ def allows(block: Mapping[str, Any], program: bytes, calls: tuple[Call, ...]) ->
     key = (program, calls)
     known = _known.get(key)
     if known is None:
-        known = all(_allows(block, name, dict(arguments)) for name, arguments in calls)
-        _known[key] = known
+        known = _remember(
+            key, all(_allows(block, name, dict(arguments)) for name, arguments in calls)
+        )
     return known
 
 
@@ -67,13 +69,28 @@ def never_allows(block: Mapping[str, Any], program: bytes, name: str) -> bool:
     key = (program, name)
     known = _known.get(key)
     if known is None:
-        known = _known[key] = _refuses(block, name)
+        known = _remember(key, _refuses(block, name))
     return known
 
 
+def _remember(key: tuple[bytes, object], answer: bool) -> bool:
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    _known[key] = answer
+    return answer
+
+
 def _refuses(block: Mapping[str, Any], name: str) -> bool:
-    actions = [rule["action"] for rule in block.get("syscalls") or () if name in rule["names"]]
-    return not any(action in _PERHAPS for action in (*actions, block["defaultAction"]))
+    default = block["defaultAction"]
+    rules = [
+        rule
+        for rule in block.get("syscalls") or ()
+        if name in rule["names"] and rule["action"] != default
+    ]
+    certain = [rule["action"] for rule in rules if not rule.get("args")][:1]  # the first one holds
+    return not any(
+        action in _PERHAPS for action in certain or [*(rule["action"] for rule in rules), default]
+    )
 
 
 def _allows(block: Mapping[str, Any], name: str, arguments: Mapping[int, int]) -> bool:

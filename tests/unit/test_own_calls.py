@@ -81,3 +81,27 @@ def test_every_call_must_pass():
 def test_a_refusal_that_lists_an_argument_twice_may_match():
     args = [{"index": 0, "value": v, "op": "SCMP_CMP_EQ"} for v in (0x9000, 1)]
     assert not ask([rule("clone", action="SCMP_ACT_ERRNO", args=args)], CLONE, "SCMP_ACT_ALLOW")
+
+
+@pytest.mark.parametrize(
+    ("rules", "default", "expected"),
+    [
+        ([rule("execve", action="SCMP_ACT_KILL_PROCESS")], "SCMP_ACT_ALLOW", True),
+        ([rule("execve", action="SCMP_ACT_ERRNO"), rule("execve", action="SCMP_ACT_ALLOW")], "SCMP_ACT_ALLOW", True),
+        ([rule("execve", action="SCMP_ACT_ERRNO")], "SCMP_ACT_KILL", True),
+        ([rule("execve", action="SCMP_ACT_ALLOW")], "SCMP_ACT_KILL", False),
+        ([rule("execve", action="SCMP_ACT_KILL", args=[{"index": 0, "op": "SCMP_CMP_EQ", "value": 1}])],
+         "SCMP_ACT_ALLOW", False),
+        ([], "SCMP_ACT_ERRNO", True),
+        ([], "SCMP_ACT_LOG", False),
+    ],
+)  # fmt: skip
+def test_what_is_refused_whatever_the_arguments(rules, default, expected):
+    block = {"defaultAction": default, "syscalls": rules}
+    assert own_calls.never_allows(block, repr(block).encode(), "execve") is expected
+
+
+def test_what_was_asked_is_not_kept_for_ever():
+    for number in range(1000):
+        own_calls.never_allows({"defaultAction": "SCMP_ACT_ALLOW"}, b"%d" % number, "execve")
+    assert len(own_calls._known) <= own_calls._KNOWN_MAX
