@@ -220,6 +220,7 @@ static int op_setns(struct pn_child *child, const struct pn_op *op)
 
 static int op_unshare(struct pn_child *child, const struct pn_op *op)
 {
+	pn_path_forget_root(child);
 	if (unshare((int)op->arg[0]) < 0)
 		return pn_child_fail(child, errno, NULL);
 	return 0;

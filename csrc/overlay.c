@@ -82,11 +82,11 @@ static int add_lowers_each(int fs, const char *const *lowers, uint32_t nlowers, 
 	return 0;
 }
 
-/* keep has room for nlowers descriptors. E2BIG: the value gets too long. */
-static int add_lowers_joined(int fs, const char *const *lowers, uint32_t nlowers, int shorten, int *keep,
-			     struct pn_error *reterr)
+/* value has room for VALUE_MAX + 1 bytes, keep for nlowers descriptors. E2BIG: the value gets too long. */
+static int join_lowers(const char *const *lowers, uint32_t nlowers, int shorten, char *value, int *keep,
+		       struct pn_error *reterr)
 {
-	char value[VALUE_MAX + 1], buffer[FD_PATH_MAX];
+	char buffer[FD_PATH_MAX];
 	size_t used = 0;
 
 	for (uint32_t i = 0; i < nlowers; i++) {
@@ -95,11 +95,16 @@ static int add_lowers_joined(int fs, const char *const *lowers, uint32_t nlowers
 
 		if (!path)
 			return pn_fail(reterr, errno, PN_STEP_OVERLAY, lowers[i]);
-		size = snprintf(value + used, sizeof(value) - used, "%s%s", i ? ":" : "", path);
-		if (size < 0 || (size_t)size >= sizeof(value) - used)
+		size = snprintf(value + used, VALUE_MAX + 1 - used, "%s%s", i ? ":" : "", path);
+		if (size < 0 || (size_t)size > VALUE_MAX - used)
 			return pn_fail(reterr, E2BIG, PN_STEP_OVERLAY, "too many layers");
 		used += (size_t)size;
 	}
+	return 0;
+}
+
+static int set_lowers(int fs, const char *value, struct pn_error *reterr)
+{
 	if (sys_fsconfig(fs, PN_FSCONFIG_SET_STRING, "lowerdir", value) < 0)
 		return fail_overlay(reterr, errno, fs, value);
 	return 0;
@@ -157,17 +162,19 @@ static int finish_overlay(int fs, uint32_t flags, int *ret_fd, struct pn_error *
 static int overlay_by_fsconfig(enum spelling spelling, const struct pn_overlay *overlay, int *ret_fd,
 			       struct pn_error *reterr)
 {
-	_cleanup_close_ int fs = open_overlay(reterr);
+	_cleanup_close_ int fs = -1;
 	uint32_t nlowers = overlay->nlowers;
-	int ret, keep[PN_LOWERS_MAX];
+	char value[VALUE_MAX + 1];
+	int ret = 0, keep[PN_LOWERS_MAX];
 
-	if (fs < 0)
-		return fs;
 	memset(keep, -1, sizeof(keep[0]) * nlowers);
-	if (spelling == EACH)
-		ret = add_lowers_each(fs, overlay->lowers, nlowers, reterr);
-	else
-		ret = add_lowers_joined(fs, overlay->lowers, nlowers, spelling == JOINED_SHORT, keep, reterr);
+	if (spelling != EACH)
+		ret = join_lowers(overlay->lowers, nlowers, spelling == JOINED_SHORT, value, keep, reterr);
+	if (ret == 0) /* not before: often the value is too long */
+		ret = fs = open_overlay(reterr);
+	if (ret >= 0)
+		ret = spelling == EACH ? add_lowers_each(fs, overlay->lowers, nlowers, reterr)
+				       : set_lowers(fs, value, reterr);
 	if (ret == 0)
 		ret = create_overlay(fs, overlay->upper, overlay->work, reterr);
 	for (uint32_t i = 0; i < nlowers; i++)

@@ -17,7 +17,7 @@ struct pn_overlay {
 /* overlay_links.c: the mount made by mount(2), whose options may be a page long. */
 int pn_overlay_by_links(const struct pn_overlay *overlay, int *ret_fd, struct pn_error *reterr);
 /* overlay_blame.c: says in reterr, which holds the kernel's refusal, which directory is at fault where that can be
- * told; the errno stays. */
+ * told, and corrects the errno where a directory is missing. */
 void pn_overlay_blame(const struct pn_overlay *overlay, struct pn_error *reterr);
 
 #endif

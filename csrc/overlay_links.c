@@ -44,6 +44,8 @@ static int add_link(const struct job *job, const char *path, const char *name, s
 	char absolute[PATH_MAX];
 
 	if (*path != '/') {
+		if (!*job->cwd)
+			return pn_fail(reterr, ENOENT, PN_STEP_OVERLAY, path);
 		if ((size_t)snprintf(absolute, sizeof(absolute), "%s/%s", job->cwd, path) >= sizeof(absolute))
 			return pn_fail(reterr, ENAMETOOLONG, PN_STEP_OVERLAY, path);
 		path = absolute;

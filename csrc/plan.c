@@ -125,7 +125,7 @@ static int index_exec(struct pn_plan *plan, const struct pn_op *op, struct pn_er
 /* What a plan has, as its walk finds it. */
 struct found {
 	bool tty;
-	bool closed; /* CWD has been */
+	bool closed; /* CWD or READY has been */
 	bool late_stdio;
 	bool fork_joins;
 	int64_t go;               /* index of the pipe of WAIT, or -1 */
@@ -140,7 +140,7 @@ static int note_op(const struct pn_op *op, int32_t index, struct found *found, s
 		return refuse(reterr, index, "second wait");
 	if (op->code == PN_OP_TTY)
 		found->tty = true;
-	else if (op->code == PN_OP_CWD)
+	else if (op->code == PN_OP_CWD || op->code == PN_OP_READY)
 		found->closed = true;
 	else if (op->code == PN_OP_WAIT)
 		found->go = op->arg[0];

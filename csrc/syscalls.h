@@ -33,11 +33,6 @@
 #define MOUNT_ATTR_NODEV 0x00000004
 #define MOUNT_ATTR_NOEXEC 0x00000008
 #endif
-/* Of linux/mount.h, which does not go together with every C library's sys/mount.h. */
-#define PN_FSOPEN_CLOEXEC 1
-#define PN_FSMOUNT_CLOEXEC 1
-#define PN_FSCONFIG_SET_STRING 1
-#define PN_FSCONFIG_CREATE 6
 #ifndef CLONE_INTO_CGROUP
 #define CLONE_INTO_CGROUP 0x200000000ULL
 #endif

@@ -77,10 +77,14 @@ class ProcessIdentity:
     def is_ending(self) -> bool:
         """Whether it has ended or is on its way out, where namespaces take nobody in any more.
         proc(5), /proc/pid/stat: flags."""
-        if not self.lives():
+        if self.pid <= 0 or self.boot_id != boot_id():
             return True
-        fields = stat_fields(self.pid)
-        return len(fields) <= 6 or bool(int(fields[6]) & _PF_EXITING)
+        fields = stat_fields(
+            self.pid
+        )  # one look: what is read is of the process whose start it shows
+        if len(fields) <= 19 or int(fields[19]) != self.start_ticks:
+            return True
+        return bool(int(fields[6]) & _PF_EXITING)
 
     def open(self) -> int:
         """A pidfd of it, the caller's. ProcessLookupError when it has ended."""

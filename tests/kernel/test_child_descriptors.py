@@ -144,9 +144,13 @@ def test_the_directory_of_its_cgroup_is_not_kept(engine, tmp_path):
     assert len(found) == 9  # stdio twice, the mount namespace, the pipe, the report
 
 
-def test_no_descriptor_may_be_named_after_the_working_directory():
+@pytest.mark.parametrize("sealing", ["cwd", "ready"])
+def test_no_descriptor_may_be_named_after_they_are_closed(sealing):
     plan = Plan(0)
-    plan.cwd("/")
+    if sealing == "cwd":
+        plan.cwd("/")
+    else:
+        plan.ready()
     plan.join_cgroup(0)
     plan.exec(["true"], ENV)
     with pytest.raises(KernelError, match="descriptor after the working directory"):
