@@ -1,6 +1,6 @@
 """`logs`: a container's output so far, and as it comes.
 
-Owns: how a moment is written (`--since 10m`). Reading the log is streams/logs.py's.
+Owns: how a moment is written (`--since 10m`). Reading the log is streams/logs's.
 """
 
 from __future__ import annotations

@@ -159,12 +159,6 @@ def _bind_error(request: PortRequest, port: int, error: OSError) -> Exception:
     return System(f"{where}: {error.strerror}")
 
 
-def release(reserved: Sequence[Reserved]) -> None:
-    """Close the sockets of reservations that came to nothing."""
-    for one in reserved:
-        os.close(one.fd)
-
-
 def port_rows(
     reserved: Sequence[Reserved], container_id: str, endpoint_id: str, container_ip: str
 ) -> list[PortRow]:

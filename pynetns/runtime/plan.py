@@ -71,7 +71,7 @@ _RLIMITS = {
     "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
 }  # fmt: skip
 _EXACT = CREATE | NO_SYMLINK  # for what must be where it is said, whatever the image holds
-_KERNELS = ("/proc", "/sys", "/dev")
+_KERNELS = ("/proc/", "/sys/", "/dev/")
 _SYS_ADMIN = to_mask(("CAP_SYS_ADMIN",))
 # net.ipv4.conf.eth0.rp_filter: there only once the interface is
 _PER_INTERFACE = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.(?!all\.|default\.)")
@@ -311,7 +311,7 @@ def _render_devices(plan: Plan, devices: Sequence[dict[str, Any]]) -> None:
 
 def is_kernels(path: str) -> bool:
     """Whether a path is in /proc, /sys or /dev: what belongs there is mounted there exactly."""
-    return any(path == top or path.startswith(f"{top}/") for top in _KERNELS)
+    return f"{path}/".startswith(_KERNELS)
 
 
 def _join_cgroups(plan: Plan, handles: Handles) -> None:

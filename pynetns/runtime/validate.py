@@ -141,8 +141,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
         ("read-only paths", host_config.readonly_paths),
     ):
         for path in paths or ():
-            if not path.startswith("/") or ".." in path.split("/"):
-                raise InvalidParameter(f"{option}: {path!r} must be absolute and without '..'")
+            check_path(option, path)
 
 
 # What programs that show a container's own share of the machine mount their files over (lxcfs).

@@ -130,7 +130,7 @@ class Log:
         yield from self._read_up_to(None)
         if os.fstat(self._files[0].fd).st_size < self._position and not self._decoder.done:
             self._position = 0  # somebody has emptied it, as `truncate -s 0` does
-            self._decoder.finish()
+            yield from self._decoder.finish()
             yield from self._read_up_to(None)
 
     def _read_up_to(self, end: int | None) -> Iterator[Chunk]:

@@ -81,7 +81,7 @@ class Decoder:
             return []
         block = self._rest + data[:end]
         self._rest = data[end:]
-        if self.selection.plain and not self.selection.apart:
+        if self.selection.plain:
             return self._plain(block)
         chunks, self.done = self.selection.chunks(entries(block))
         return chunks

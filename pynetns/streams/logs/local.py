@@ -48,7 +48,7 @@ class Decoder:
 
     def _decode(self, block: bytes, ended: bool) -> list[Chunk]:
         records = Records(block, ended)
-        if self.selection.plain and not self.selection.apart:
+        if self.selection.plain:
             shows = {stream: self.selection.shows(stream) for stream in _STREAMS.values()}
             lines = map(_line, records)
             chunks = joined(line for line in lines if line is not None and shows[line[0]])

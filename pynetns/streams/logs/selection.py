@@ -43,8 +43,8 @@ class Selection(NamedTuple):
 
     @property
     def plain(self) -> bool:
-        """Whether nothing but the bytes and their stream is needed."""
-        return not (self.timestamps or self.details or self.since or self.until)
+        """Whether nothing but the bytes and their stream is needed, however they are cut."""
+        return not (self.timestamps or self.details or self.since or self.until or self.apart)
 
     def shows(self, stream: str) -> bool:
         return self.stdout if stream == "stdout" else self.stderr
@@ -123,5 +123,5 @@ def parse_moment(value: Moment | None, option: str) -> bytes:
         seconds = int(value // 1)
         nanoseconds = seconds * 1_000_000_000 + int((value - seconds) * 1e9)
         return rfc3339(max(0, nanoseconds)).encode()
-    except (OverflowError, ValueError, OSError) as error:
+    except (OverflowError, TypeError, ValueError, OSError) as error:
         raise InvalidParameter(f"{option} {value!r} : no such time") from error
