@@ -116,7 +116,8 @@ def test_hostile_passwd_line(attack, as_user, workshop, how):
         (root / "etc/passwd").write_text(f"root:x:0:0:root:/root:/bin/sh\n{line}\n")
         this = attack("CVE-2016-3697", f"{how} -u {user} where /etc/passwd says {line!a}")
         outcome = as_user(how, root, ["/attack", "ids"], user)
-        verdicts.append((this, 0 in identity(outcome)[:3], outcome))
+        expected = identity(outcome)[:3] == [1001] * 3 if user != "app" else outcome.refused
+        verdicts.append((this, not expected, outcome))
     attack.judge(*verdicts)
 
 
@@ -165,8 +166,12 @@ def test_hostile_user_files(attack, attempt, as_user, workshop, victim, name):
         outcomes.append(attempt(root, ["/attack", "ids"], user="1000", group_add=["app"]))
         outcomes.append(as_user("exec", root, ["/attack", "ids"], "app:app"))
         grown = memory.grown()
-        became_root = [str(outcome) for outcome in outcomes if 0 in identity(outcome)[:3]]
-        verdicts.append((this, became_root or grown > MEMORY, f"{became_root} {grown} bytes"))
+        bad = [  # root, or nothing at all
+            str(outcome)
+            for outcome in outcomes
+            if 0 in identity(outcome)[:3] or not (identity(outcome) or outcome.refused)
+        ]
+        verdicts.append((this, bad or grown > MEMORY, f"{bad} {grown} bytes"))
     attack.judge(*verdicts)
 
 

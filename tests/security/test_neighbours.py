@@ -66,6 +66,7 @@ def test_fork_bomb(attack, running, workshop, troubles):
     this = attack("exhaustion", "a fork bomb under --pids-limit 60")
     container = running(workshop.tree(), ["/attack", "forks"], pids_limit=60)
     count = int(wait_for_line(container, "forked").split()[1])
+    this.control(count > 40, f"as an attack: {count}")
     found = troubles()
     this.verdict(count > 60 or found, f"{count} processes, {found}")
 

@@ -3,7 +3,6 @@ when a program's background jobs hold them; and when whoever runs it goes away."
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import pty
@@ -133,11 +132,15 @@ def test_all_that_the_program_itself_wrote_arrives(web, shell):
 
 
 def test_foreground_run_ends_with_its_container(shell):
-    result = shell("px run --rm --pid host --network none host sh -c 'sleep 20 & echo $!'")
-    with contextlib.suppress(ProcessLookupError):  # it goes down with its container
-        pidfd = os.pidfd_open(int(result.stdout))
-        assert ended(pidfd, 20)
-        os.close(pidfd)
+    result = shell("px run --rm --pid host --network none host sh -c 'sleep 1000 & echo $!'")
+    assert result.returncode == 0  # longer than `shell` waits for it
+    job = int(result.stdout)
+    try:
+        pidfd = os.pidfd_open(job)
+    except ProcessLookupError:  # it has gone down with its container
+        return
+    assert ended(pidfd, 20)
+    os.close(pidfd)
 
 
 _DEAF = "trap 'echo got' INT TERM; echo ready; while :; do sleep 0.1; done"

@@ -160,7 +160,7 @@ def test_everything_but_starting_works_on_a_full_disk(small_disk):
     again = small_disk.engine()
     states = {c.name: c.attrs["State"]["ExitCode"] for c in again.containers.list(all=True)}
     assert states == {"sleeper": 137, "stopped": 137, "short": 7}
-    assert sleeper.id in {c.id for c in again.containers.list(all=True)} and stopped.id
+    assert {sleeper.id, stopped.id} <= {c.id for c in again.containers.list(all=True)}
     assert again.store.sandboxes() == []
 
 
