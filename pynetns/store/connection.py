@@ -9,7 +9,10 @@ from __future__ import annotations
 import sqlite3
 import threading
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 class Opening:
@@ -17,12 +20,38 @@ class Opening:
     holding it: a collector may close a connection in the middle of another's work."""
 
     lock = threading.RLock()
+    owner = 0  # the thread inside
+
+
+def alone(work: Callable[[], _T]) -> _T:
+    """Run `work` while no other thread opens or closes a connection, or forks; what it returns.
+
+    Not a `with`: between its last line and `__exit__` a signal handler may raise, and the lock would
+    be held for ever. Left twice, as leaving may be interrupted itself.
+    """
+    if Opening.owner == threading.get_ident():
+        return work()
+    try:
+        try:
+            Opening.lock.acquire()
+            Opening.owner = threading.get_ident()
+            return work()
+        finally:
+            leave()
+    finally:
+        leave()
+
+
+def leave() -> None:
+    """Let others open and close, if it was this thread that did."""
+    if Opening.owner == threading.get_ident():
+        Opening.owner = 0
+    release(Opening.lock)
 
 
 def close_quietly(db: sqlite3.Connection) -> None:
     """Close a connection whose thread is gone."""
-    with Opening.lock:
-        db.close()
+    alone(db.close)
 
 
 class Link:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import Link, Opening, end_transaction, release
+from .connection import Link, Opening, alone, end_transaction, leave, release
 from .copy import cannot_write, read_copy
 from .refusals import translate
 from .rows import SCHEMA, SCHEMA_VERSION
@@ -60,8 +60,7 @@ class Database:
         path = self.path
         try:
             if not os.path.lexists(path):
-                with Opening.lock:
-                    self._create()
+                alone(self._create)
             if os.path.getsize(path) == 0:
                 raise StateDamaged(f"{path}: is empty: restore it from a backup or remove it")
             self._check_version()
@@ -141,18 +140,21 @@ class Database:
             f"file:{self.path.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=rw"
         )
         db: sqlite3.Connection | None = None
+
+        def connect() -> Link:
+            nonlocal db
+            db = sqlite3.connect(
+                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+            )
+            for pragma in _PRAGMAS:
+                db.execute(pragma)
+            link = Link(db)
+            self._links.add(link)
+            self._local.link = link
+            return link
+
         try:
-            with Opening.lock:
-                db = sqlite3.connect(
-                    uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None,
-                    check_same_thread=False,
-                )  # fmt: skip
-                for pragma in _PRAGMAS:
-                    db.execute(pragma)
-                link = Link(db)
-                self._links.add(link)
-                self._local.link = link
-                return link
+            return alone(connect)
         except BaseException:
             if db is not None:
                 self._forget(db)
@@ -173,9 +175,12 @@ class Database:
         links = list(self._links)
         self._local = threading.local()
         self._links = weakref.WeakSet()
-        with Opening.lock:
+
+        def close() -> None:
             for link in links:
                 link.db.close()
+
+        alone(close)
 
     # ---- transactions ----
 
@@ -387,14 +392,17 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    Opening.lock.release()
+    leave()
     for database in _forking:
         database._resume()
     _forking.clear()
 
 
 def _after_fork_in_child() -> None:
-    Opening.lock = threading.RLock()  # the thread that waits for the old one is not here
+    Opening.lock, Opening.owner = (
+        threading.RLock(),
+        0,
+    )  # the thread that waits for the old one is not here
     for database in _forking:
         database._reopen()
     _forking.clear()

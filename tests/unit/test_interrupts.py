@@ -16,6 +16,7 @@ import pytest
 from pynetns.errors import Conflict
 from pynetns.model.state import State
 from pynetns.store import EndpointRow, NetworkRow, PortRow, SandboxRow, Store
+from pynetns.store.connection import Opening
 from pynetns.undo import Undo
 
 from ..interrupts import PACKAGE, descriptors, interrupted
@@ -72,6 +73,31 @@ def memory() -> Iterator[Path]:
         yield Path(directory)
 
 
+def nobody_opens() -> bool:
+    """Whether another thread may open a store: the lock for that is the process's."""
+    free: list[bool] = []
+
+    def look() -> None:
+        free.append(Opening.lock.acquire(timeout=10))
+        if free[0]:
+            Opening.lock.release()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    return free == [True] and Opening.owner == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # in a finalizer
+def test_closing_keeps_nobody_out(memory: Path) -> None:
+    for at in range(1, 60):  # more lines than it has
+        store = Store(str(memory / f"{at}.db"))
+        store.add_container(ID, "web", "", State())
+        interrupted((STORE,), at, store.close)
+        assert nobody_opens(), f"line {at}"
+        store.close()
+
+
 @pytest.mark.parametrize("flow", FLOWS)
 def test_no_transaction_stays_open(memory: Path, flow: str) -> None:
     """After an interrupt at any line of the store, others can write at once."""
@@ -92,6 +118,7 @@ def test_no_transaction_stays_open(memory: Path, flow: str) -> None:
         thread.start()
         thread.join(10)
         assert not thread.is_alive(), f"line {at}: a lock of the process is held"
+        assert nobody_opens(), f"line {at}"
         store.add_event("container", "x", ID)  # and the interrupted thread goes on
         store.close()
     assert at > 5
@@ -108,6 +135,7 @@ def test_opening_leaves_nothing(memory: Path) -> None:
         came_as_far = interrupted(
             (STORE,), at, lambda d=directory, o=opened: o.append(Store(str(d / "pynetns.db")))
         )
+        assert nobody_opens(), f"line {at}"
         for store in opened:
             store.close()
         assert descriptors() == before, f"line {at}"
