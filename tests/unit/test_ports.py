@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,14 +26,20 @@ from pynetns.network.ports import (
     LAST_FREE,
     PortAllocator,
     PortRequest,
+    Reserved,
     parse_socket_table,
     port_requests,
     port_rows,
-    release,
 )
 from pynetns.store import Store
 
 LOCAL = "127.0.0.1"
+
+
+def release(reserved: Sequence[Reserved]) -> None:
+    """Close the sockets that hold the ports."""
+    for held in reserved:
+        os.close(held.fd)
 
 
 @pytest.mark.parametrize(
