@@ -366,8 +366,7 @@ def record_started(engine: Engine, container: Starting, sandbox: Sandbox, pid: i
     attributes = {"name": container.name, "image": container.record.config.image}
 
     def record() -> None:
-        engine.store.set_state(container.id, state)
-        engine.store.set_network(container.id, sandbox.settings)
+        engine.store.set_run(container.id, state, sandbox.settings)
         engine.store.add_event("container", "start", container.id, attributes)
 
     with step("record_started"):

@@ -1,40 +1,43 @@
 """The SQLite file below the store: connections, transactions, forks, errors.
 
-Owns: how the file is made, opened, shared and refused. Knows nothing of the tables' meaning.
+Owns: how the file is shared between threads and processes. Knows nothing of the tables' meaning, nor
+how the file is made (creation.py) or comes up to date (migrations.py).
 
 - One connection per thread. Writers of one process queue on a lock, since SQLite's own waiting
   sleeps; writers of different processes wait for each other by SQLite's busy handler (10 s).
 - A fork finds no connection at work (all locks are taken around it) and the child closes what it
-  inherited: SQLite's process-wide table of locks would otherwise claim locks the child does not
-  hold. https://www.sqlite.org/howtocorrupt.html, section 2.6.
+  inherited (forks.py).
 - An exception may come between any two lines (a signal handler's): no transaction stays open, no
   lock held, no connection forgotten. Hence functions that take the work to be done, no `with`.
 - Reading works where nothing can be written (see copy.py).
-- The file is made whole under another name and linked in place, so an empty or cut file is always
-  damage, never a half-made store. It is refused and never overwritten.
+- An empty or cut file is damage, never a half-made store. It is refused and never overwritten.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import Link, Opening, alone, end_transaction, leave, release
+from .connection import Link, alone, end_transaction, release
 from .copy import cannot_write, read_copy
+from .creation import bring_up_to_date, connect, create, is_old
+from .forks import databases
 from .refusals import translate
-from .rows import SCHEMA, SCHEMA_VERSION
 
 _T = TypeVar("_T")
-BUSY_SECONDS = 10.0
 # A checkpoint costs an fsync; every 4,000 pages (16 MiB) is once in several hundred starts.
-_PRAGMAS = ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")
+_PRAGMAS = (
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA wal_autocheckpoint=4000",
+    "PRAGMA foreign_keys=ON",
+)
 
 
 class Database:
@@ -48,8 +51,9 @@ class Database:
         self._local = threading.local()
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._write_lock = threading.RLock()
+        self._held: list[Link] = []
         self._closed = False
-        _databases.add(self)
+        databases.add(self)
         try:
             self._open()
         except BaseException:
@@ -60,7 +64,7 @@ class Database:
         path = self.path
         try:
             if not os.path.lexists(path):
-                alone(self._create)
+                alone(partial(create, path))
             if os.path.getsize(path) == 0:
                 raise StateDamaged(f"{path}: is empty: restore it from a backup or remove it")
             self._check_version()
@@ -69,47 +73,13 @@ class Database:
         except OSError as error:
             raise Unavailable(f"{path}: {error.strerror}{remedy_of(error.errno)}") from error
 
-    # ---- making and opening ----
-
-    def _create(self) -> None:
-        """Make the file whole, then link it in place; whoever links first wins."""
-        if os.path.lexists(f"{self.path}-wal") and not os.path.lexists(self.path):
-            raise StateDamaged(f"{self.path}: is missing, but {self.path}-wal is there")
-        fresh = f"{self.path}.{secrets.token_hex(8)}"
-        try:
-            self._link_in_place(fresh)
-            _remove_files(fresh)
-        except BaseException:
-            _remove_files(fresh)
-            raise
-
-    def _link_in_place(self, fresh: str) -> None:
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        db: sqlite3.Connection | None = None
-        try:
-            db = sqlite3.connect(fresh, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(SCHEMA)
-            rows = (("version", str(SCHEMA_VERSION)), ("engine_id", secrets.token_hex(16)))
-            db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            db.close()  # folds the WAL back into the file
-        except BaseException:
-            if db is not None:
-                db.close()
-            raise
-        with suppress(FileExistsError):
-            os.link(fresh, self.path)
+    # ---- opening ----
 
     def _check_version(self) -> None:
         meta = self.meta()
-        version = str(meta.get("version", ""))
-        if not version.isdecimal() or "engine_id" not in meta:
-            raise StateDamaged(f"{self.path}: has no schema version: it was not made by pynetns")
-        if int(version) > SCHEMA_VERSION:
-            raise StateDamaged(
-                f"{self.path}: written by a newer pynetns (schema {version}, this one reads "
-                f"{SCHEMA_VERSION}): upgrade pynetns"
-            )
+        if is_old(self.path, meta):
+            alone(partial(bring_up_to_date, self.path))
+            meta = self.meta()
         self.engine_id = str(meta["engine_id"])
         self.meta_at_open = meta
 
@@ -135,17 +105,11 @@ class Database:
     def _connect(self) -> Link:
         if self._closed:
             raise System(f"{self.path}: the store is closed")
-        # mode=rw: a file that went away is an error, not a reason to make an empty one.
-        uri = (
-            f"file:{self.path.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=rw"
-        )
         db: sqlite3.Connection | None = None
 
-        def connect() -> Link:
+        def open_link() -> Link:
             nonlocal db
-            db = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            db = connect(self.path)
             for pragma in _PRAGMAS:
                 db.execute(pragma)
             link = Link(db)
@@ -154,7 +118,7 @@ class Database:
             return link
 
         try:
-            return alone(connect)
+            return alone(open_link)
         except BaseException:
             if db is not None:
                 self._forget(db)
@@ -168,7 +132,7 @@ class Database:
     def close(self) -> None:
         """Close every thread's connection. Idempotent."""
         self._closed = True
-        _databases.discard(self)
+        databases.discard(self)
         self._drop_links()
 
     def _drop_links(self) -> None:
@@ -335,12 +299,13 @@ class Database:
 
     # ---- forks ----
 
-    def _quiesce(self) -> None:
+    def quiesce(self) -> None:
+        """Wait until no thread is inside SQLite, and keep it so."""
         self._write_lock.acquire()
-        self._held: list[Link] = []
-        self._hold_new()
+        self._held = []
+        self.hold_new()
 
-    def _hold_new(self) -> bool:
+    def hold_new(self) -> bool:
         """Take the locks of connections that have come since; whether there were any."""
         new = [link for link in list(self._links) if link not in self._held]
         for link in new:
@@ -348,68 +313,19 @@ class Database:
             self._held.append(link)
         return bool(new)
 
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
+        """Whether every connection's lock is held."""
         return all(link in self._held for link in list(self._links))
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
+        """After a fork: go on."""
         held, self._held = self._held, []
         for link in held:
             link.lock.release()
         self._write_lock.release()
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
         """In a forked child: nothing inherited is used; the next call connects anew."""
         self._held = []
         self._write_lock = threading.RLock()
         self._drop_links()
-
-
-def _remove_files(path: str) -> None:
-    """A database that came to nothing, or has another name by now, with SQLite's files beside it."""
-    for file in (path, f"{path}-wal", f"{path}-shm"):
-        with suppress(FileNotFoundError):
-            os.unlink(file)
-
-
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_forking: list[Database] = []
-
-
-def _before_fork() -> None:
-    """Wait until no thread is inside SQLite, and keep it so: every connection's lock first, the one
-    for opening last, again for those that were opened meanwhile."""
-    _forking.clear()
-    while True:
-        for database in [d for d in list(_databases) if d not in _forking]:
-            database._quiesce()
-            _forking.append(database)
-        Opening.lock.acquire()
-        if all(d in _forking and d._is_quiet() for d in list(_databases)):
-            return
-        Opening.lock.release()
-        for database in _forking:
-            database._hold_new()
-
-
-def _after_fork_in_parent() -> None:
-    leave()
-    for database in _forking:
-        database._resume()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    Opening.lock, Opening.owner = (
-        threading.RLock(),
-        0,
-    )  # the thread that waits for the old one is not here
-    for database in _forking:
-        database._reopen()
-    _forking.clear()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
