@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from ..errors import StateDamaged
+from .connection import remove_files
 from .migrations import migrate
 from .schema import SCHEMA, SCHEMA_VERSION
 
@@ -42,9 +43,9 @@ def create(path: str) -> None:
     fresh = f"{path}.{secrets.token_hex(8)}"
     try:
         _link_in_place(fresh, path)
-        _remove_files(fresh)
+        remove_files(fresh)
     except BaseException:
-        _remove_files(fresh)
+        remove_files(fresh)
         raise
 
 
@@ -64,13 +65,6 @@ def _link_in_place(fresh: str, path: str) -> None:
         raise
     with suppress(FileExistsError):
         os.link(fresh, path)
-
-
-def _remove_files(path: str) -> None:
-    """A database that came to nothing, or has another name by now, with SQLite's files beside it."""
-    for file in (path, f"{path}-wal", f"{path}-shm"):
-        with suppress(FileNotFoundError):
-            os.unlink(file)
 
 
 def is_old(path: str, meta: Mapping[str, str]) -> bool:

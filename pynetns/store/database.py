@@ -28,7 +28,7 @@ from ..errors import StateDamaged, System, Unavailable, remedy_of
 from .connection import Link, alone, end_transaction, release
 from .copy import cannot_write, read_copy
 from .creation import bring_up_to_date, connect, create, is_old
-from .forks import databases
+from .forks import watched
 from .refusals import translate
 
 _T = TypeVar("_T")
@@ -53,7 +53,7 @@ class Database:
         self._write_lock = threading.RLock()
         self._held: list[Link] = []
         self._closed = False
-        databases.add(self)
+        watched.add(self)
         try:
             self._open()
         except BaseException:
@@ -132,7 +132,7 @@ class Database:
     def close(self) -> None:
         """Close every thread's connection. Idempotent."""
         self._closed = True
-        databases.discard(self)
+        watched.discard(self)
         self._drop_links()
 
     def _drop_links(self) -> None:

@@ -1,40 +1,38 @@
-"""A fork finds no connection at work, and the child uses none that it inherited.
+"""A fork in the middle of others' work: no connection is inside SQLite while it happens.
 
-Owns: which databases the process has open, and what happens around its forks. SQLite's process-wide
-table of locks would otherwise claim locks that the child does not hold.
-https://www.sqlite.org/howtocorrupt.html, section 2.6. Knows nothing of what a database does.
+Owns: the order in which a fork takes and gives back the locks of every open database, and what is made
+anew in the child. See fork(2); https://www.sqlite.org/howtocorrupt.html, section 2.6.
 """
 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from typing import Protocol
 
-from .connection import Opening, leave
+from .connection import Opening, leave, start_anew
 
 
 class Forkable(Protocol):
-    """What is to be still while the process forks."""
+    """A database as a fork sees it."""
 
     def quiesce(self) -> None:
-        """Wait until nobody writes and no connection is at work, and keep it so."""
+        """Take its locks: those of writers, then those of the connections there are."""
 
     def hold_new(self) -> bool:
-        """The same for connections that have come since; whether there were any."""
+        """Take the locks of connections that have come since; whether there were any."""
 
     def is_quiet(self) -> bool:
-        """Whether every connection is held."""
+        """Whether the locks of all its connections are held."""
 
     def resume(self) -> None:
-        """In the parent: go on."""
+        """In the parent: give back every lock."""
 
     def reopen(self) -> None:
-        """In the child: nothing inherited is used, the next call connects anew."""
+        """In the child: nothing inherited is used; the next call connects anew."""
 
 
-databases: weakref.WeakSet[Forkable] = weakref.WeakSet()
+watched: weakref.WeakSet[Forkable] = weakref.WeakSet()
 _forking: list[Forkable] = []
 
 
@@ -43,11 +41,11 @@ def _before_fork() -> None:
     for opening last, again for those that were opened meanwhile."""
     _forking.clear()
     while True:
-        for database in [d for d in list(databases) if d not in _forking]:
+        for database in [d for d in list(watched) if d not in _forking]:
             database.quiesce()
             _forking.append(database)
         Opening.lock.acquire()
-        if all(d in _forking and d.is_quiet() for d in list(databases)):
+        if all(d in _forking and d.is_quiet() for d in list(watched)):
             return
         Opening.lock.release()
         for database in _forking:
@@ -62,8 +60,7 @@ def _after_fork_in_parent() -> None:
 
 
 def _after_fork_in_child() -> None:
-    # the thread that waits for the old one is not here
-    Opening.lock, Opening.owner = threading.RLock(), 0
+    start_anew()
     for database in _forking:
         database.reopen()
     _forking.clear()
