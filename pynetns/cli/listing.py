@@ -46,8 +46,7 @@ def ps(context: Context, values: Values, words: list[str]) -> int:
         all=values.get("all", False) or limit > 0, filters=filters, limit=limit
     )
     rows = [
-        row_of(list_json(context.engine, container.row), values.get("no_trunc", False))
-        for container in containers
+        row_of(list_json(container.row), values.get("no_trunc", False)) for container in containers
     ]
     if values.get("quiet"):
         print("".join(f"{row['ID']}\n" for row in rows), end="")

@@ -119,8 +119,10 @@ class Engine:
         )
         self.containers = ContainerCollection(self)
         self.images = ImageCollection(self)
+        from .ghosts import adopt
         from .restore import restore
 
+        adopt(self)
         restore(self)
 
     # ---- set-up ----
@@ -148,7 +150,7 @@ class Engine:
     def record(self, container_id: str) -> ContainerRecord:
         """What container `container_id` is configured to be; read again only when changed.
 
-        Raises StateDamaged, or NotFound for a container that has been removed.
+        Raises StateDamaged, or NotFound for one that has been removed, is being removed or made.
         """
         try:
             stamp = self._record_stamp(container_id)
@@ -157,7 +159,8 @@ class Engine:
                 return known[1]
             record = read_record(self.root, container_id)
         except FileNotFoundError as error:
-            if self.store.container(container_id) is None:
+            row = self.store.container(container_id)
+            if row is None or row.summary is None or row.state.removal_in_progress:
                 raise NotFound(f"No such container: {container_id}") from error
             raise StateDamaged(f"{error.filename}: missing") from error
         self._records[container_id] = (stamp, record)
@@ -182,7 +185,7 @@ class Engine:
 
     def ping(self) -> bool:
         """Whether state can be read. True, or an exception that says why not."""
-        self.store.containers()
+        self.store.meta()
         return True
 
     def version(self) -> dict[str, Any]:
@@ -199,14 +202,14 @@ class Engine:
 
     def info(self) -> dict[str, Any]:
         """Counts, places and the machine, with Docker's keys where it has them."""
-        rows = self.store.containers()
-        status = [row.state.status for row in rows]
+        count = self.store.count_by_status()
+        total, running, paused = count.total(), count["running"], count["paused"]
         return {
             "ID": self.store.engine_id,
-            "Containers": len(rows),
-            "ContainersRunning": status.count("running"),
-            "ContainersPaused": status.count("paused"),
-            "ContainersStopped": len(rows) - status.count("running") - status.count("paused"),
+            "Containers": total,
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": total - running - paused,
             "Images": len(self.image_store.list()),
             "Driver": "overlay2",
             "LoggingDriver": self.settings.log_config.type or "json-file",

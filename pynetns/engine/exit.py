@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound, StateDamaged, System, Unavailable
+from ..errors import NotFound, System, Unavailable
 from ..kernel import pidfd as pidfds
 from ..kernel.process import boot_id, process_lives, recorded
 from ..model.state import State, rfc3339
@@ -236,11 +236,7 @@ def remove_if_wanted(engine: Engine, row: ContainerRow) -> bool:
     """Remove an ended container that was created with auto-remove."""
     if row.state.running or not row.state.started_before:
         return False
-    try:
-        if not engine.record(row.id).host_config.auto_remove:
-            return False
-    except (NotFound, StateDamaged) as error:
-        log.error("container %s : %s", row.name, error)
+    if row.summary is None or not row.summary.auto_remove:
         return False
     from .remove import container_remove
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
@@ -117,9 +118,9 @@ class ContainerTable(Database):
         sql = "SELECT id FROM containers WHERE id >= ? AND id < ? ORDER BY id LIMIT ?"
         return [row[0] for row in self._all(sql, (prefix, prefix + "\U0010ffff", limit))]
 
-    def count_by_status(self) -> dict[str, int]:
+    def count_by_status(self) -> Counter[str]:
         """How many containers have each status."""
-        return dict(self._all("SELECT status, count(*) FROM containers GROUP BY status"))
+        return Counter(dict(self._all("SELECT status, count(*) FROM containers GROUP BY status")))
 
     # ---- changed ----
 
