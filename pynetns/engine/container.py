@@ -19,6 +19,7 @@ from .create import container_create
 from .exec import Exec, ExecConfig, container_exec
 from .exit import refresh
 from .filters import matches
+from .ghosts import adopt
 from .inspect import inspect_json
 from .lookup import get_container_id
 from .output import collect, copy_logs
@@ -326,14 +327,21 @@ class ContainerCollection:
         every = all or "status" in (filters or {})
         rows = [
             row
-            for row in map(self._as_it_is, self._engine.store.containers(running=not every))
+            for row in map(self._as_it_is, self._rows(running=not every))
             if row is not None
-            and row.summary is not None  # else it is being created
+            and (row.summary is not None or row.state.started_before)  # else it is being created
             and (every or row.state.running)
             and (not filters or matches(row, filters))
         ]
         rows.sort(key=lambda row: row.created, reverse=True)
         return [Container(self._engine, row) for row in (rows[:limit] if limit > 0 else rows)]
+
+    def _rows(self, *, running: bool) -> Sequence[ContainerRow]:
+        rows = self._engine.store.containers(running=running)
+        if any(row.summary is None for row in rows):
+            adopt(self._engine)
+            rows = self._engine.store.containers(running=running)
+        return rows
 
     def _as_it_is(self, row: ContainerRow) -> ContainerRow | None:
         """A listed row, its end noticed if it has ended; None when that removed it."""
@@ -357,6 +365,9 @@ class ContainerCollection:
         row = self._engine.store.container(container_id)
         if row is None:
             raise NotFound(f"No such container: {container_id}")
+        if row.summary is None:
+            adopt(self._engine)
+            row = self._engine.store.container(container_id) or row
         return Container(self._engine, refresh(self._engine, row))
 
 

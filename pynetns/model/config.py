@@ -169,9 +169,13 @@ def to_json(obj: Any) -> dict[str, Any]:
 
 def from_json(cls: type, data: Any) -> Any:
     """The inverse of `to_json`; what is missing is its default, as an older version did not know it.
-    Raises TypeError or AttributeError on a damaged document."""
+    Raises TypeError or AttributeError on a damaged document, and on a key that is not known: what
+    somebody asked for is not left out."""
     if not isinstance(data, dict):
         raise TypeError(f"{cls.__name__} is no object")
+    unknown = set(data) - {_json_name(field.name) for field in fields(cls)}
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
     values: dict[str, Any] = {}
     for field in fields(cls):
         name = _json_name(field.name)

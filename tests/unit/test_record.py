@@ -99,7 +99,9 @@ def test_a_newer_one_is_refused_by_name(root: str) -> None:
         read_record(root, ID)
 
 
-@pytest.mark.parametrize("damage", [[], {"Config": 7}, {"Config": {"Env": 7}}, {"Version": "x"}])
+@pytest.mark.parametrize(
+    "damage", [[], {"Config": 7}, {"Config": {"Env": 7}}, {"Version": "x"}, {"Config": {"X": 1}}]
+)
 def test_a_damaged_one_is_named(root: str, damage: Any) -> None:
     change(root, "config.v2.json", damage)
     with pytest.raises(StateDamaged, match=r"config\.v2\.json"):
