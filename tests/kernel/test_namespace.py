@@ -1,4 +1,4 @@
-"""csrc/namespace.c and kernel/namespaces.py: network namespaces made, pinned, entered, ended."""
+"""csrc/namespace.c and lowlevel/namespaces.py: network namespaces made, pinned, entered, ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
-from pynetns.kernel.namespaces import CLONE_NEWNET, NetworkNamespace
+from pynetns.lowlevel.namespaces import CLONE_NEWNET, NetworkNamespace
 
 from ..interrupts import PACKAGE, descriptors, interrupted, kept
 
@@ -267,7 +267,7 @@ def test_in_a_process_with_much_thread_local_storage(tmp_path):
     library = tmp_path / "tls.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     script = (
-        "import os; from pynetns.kernel.namespace import PendingNamespace;"
+        "import os; from pynetns.kernel.netns import PendingNamespace;"
         "[os.close(fd) for fd in PendingNamespace().finish()]"
     )
     done = subprocess.run(

@@ -271,7 +271,7 @@ def test_damaged_container_does_not_keep_others_from_use(place):
 
 
 def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place, monkeypatch):
-    from pynetns.engine import restore
+    from pynetns.engine import recover
 
     engine = place.engine()
     for name in ("stubborn", "other"):
@@ -279,14 +279,14 @@ def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place
             "host", ["true"], detach=True, name=name, network_mode="none"
         )
         engine.shim.wait(container.id)
-    settle = restore.settle_exit
+    settle = recover.settle_exit
 
     def resist(engine, row):
         if row.name == "stubborn":
             raise OSError("it resists")
         return settle(engine, row)
 
-    monkeypatch.setattr(restore, "settle_exit", resist)
+    monkeypatch.setattr(recover, "settle_exit", resist)
     states = {row.name: row.state.status for row in place.engine().store.containers()}
     assert states == {"stubborn": "running", "other": "exited"}
 
