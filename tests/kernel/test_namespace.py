@@ -216,8 +216,8 @@ import os, sys
 from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
 from pynetns.kernel.mount import overlay_mount
-from pynetns.kernel.namespaces import NetworkNamespace
-from pynetns.kernel.namespace import PendingNamespace
+from pynetns.lowlevel.namespaces import NetworkNamespace
+from pynetns.kernel.netns import PendingNamespace
 
 assert not os.path.exists("/proc/self")
 pin, low = sys.argv[1:]
@@ -301,7 +301,7 @@ def test_interrupt_at_any_line_loses_no_namespace():
             begun.append(Kernel.netns_begin())
             new_namespace(Unpinned(), sandbox, SandboxRow("c", "s", "/k"), begun[0])
 
-        files = (f"{PACKAGE}/kernel/namespace.py", f"{PACKAGE}/network/sandbox.py")
+        files = (f"{PACKAGE}/kernel/netns.py", f"{PACKAGE}/network/sandbox.py")
         came_as_far = interrupted(files, at, work)
         kept.clear()  # or the frames keep what was begun, but not handed out
         sandbox.close()

@@ -108,7 +108,7 @@ KILLED_AT = [
 def test_start_killed_half_way_leaves_nothing(place, where):
     """SIGKILL in the middle of a start: the next engine gives back what was made."""
     body = f"""
-    from pynetns.engine import start
+    from pynetns.engine.verbs import start
     c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_start_killed_half_way_leaves_nothing(place, where):
 @pytest.mark.parametrize("where", ["create_files_of", "register_name", "write_record"])
 def test_create_killed_half_way_is_collected(place, where):
     body = f"""
-    from pynetns.engine import create
+    from pynetns.engine.verbs import create
     real = create.{where}
     def die(*args, **kwargs):
         real(*args, **kwargs)
