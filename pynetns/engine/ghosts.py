@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING
 from ..errors import StateDamaged, Unavailable
 from .lock import remove_lock, try_container_lock
 from .record import container_directory, read_record, summarize
-from .remove import remove_files
+from .removal import remove_files
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
-    from .core import Engine
+    from .services import Services
 
 log = logging.getLogger("pynetns")
 
 
-def has_files(engine: Engine, container_id: str) -> bool:
+def has_files(engine: Services, container_id: str) -> bool:
     """Whether the container's configuration is there; `hostconfig.json` is written last."""
     return os.path.exists(f"{container_directory(engine.root, container_id)}/hostconfig.json")
 
 
-def adopt(engine: Engine) -> None:
+def adopt(engine: Services) -> None:
     """Put on record what lists show of containers that have their files, where a power cut lost it or
     an earlier version kept none. What they are made of cannot be removed from then on."""
     rows = [row for row in engine.store.unsettled() if row.summary is None]
@@ -53,7 +53,7 @@ def adopt(engine: Engine) -> None:
         log.info("containers of an earlier version are not listed : %s", error)
 
 
-def remove_ghost(engine: Engine, row: ContainerRow) -> bool:
+def remove_ghost(engine: Services, row: ContainerRow) -> bool:
     """Remove the container if it was never completed and nobody is at it; whether it is gone."""
     if row.state.started_before or row.state.running or has_files(engine, row.id):
         return False

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.engine.inspect import list_json
+from pynetns.engine.verbs.inspect import list_json
 from pynetns.errors import Conflict
 
 pytestmark = pytest.mark.root

@@ -243,9 +243,9 @@ _SUMMARY = {
 
 @pytest.fixture
 def listed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    import pynetns.engine.inspect
+    import pynetns.engine.verbs.inspect
 
-    monkeypatch.setattr(pynetns.engine.inspect, "list_json", lambda row: _SUMMARY)
+    monkeypatch.setattr(pynetns.engine.verbs.inspect, "list_json", lambda row: _SUMMARY)
     engine.add("web")
     yield engine
 
@@ -285,7 +285,7 @@ def test_inspect(run: Run, engine: FakeEngine) -> None:
 
 
 def test_logs_keep_their_streams(run: Run, engine: FakeEngine, monkeypatch: Any) -> None:
-    import pynetns.engine.output
+    import pynetns.engine.verbs.logs
 
     given: dict[str, Any] = {}
 
@@ -293,7 +293,7 @@ def test_logs_keep_their_streams(run: Run, engine: FakeEngine, monkeypatch: Any)
         given.update(options)
         yield from [("stdout", b"a\n"), ("stderr", b"b\n"), ("stdout", b"c\n")]
 
-    monkeypatch.setattr(pynetns.engine.output, "copy_logs", copy_logs)
+    monkeypatch.setattr(pynetns.engine.verbs.logs, "copy_logs", copy_logs)
     engine.add("a")
     assert run("logs", "--tail", "3", "-t", "a") == (0, "a\nc\n", "b\n")
     assert (given["tail"], given["timestamps"], given["follow"]) == (3, True, False)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pynetns.kernel import frame
-from pynetns.runtime.shim import ShimClient
+from pynetns.runtime.shim.client import ShimClient
 
 
 @pytest.fixture
