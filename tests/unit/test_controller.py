@@ -494,7 +494,7 @@ def test_no_address_of_a_network_that_is_being_taken_down(
     def meanwhile(*args: Any) -> bool:
         threads.append(threading.Thread(target=world.start))
         threads[0].start()
-        waits.acquire()
+        waits.acquire(timeout=10)  # it has an endpoint, or comes to wait for the network
         endpoints.append(len(world.store.endpoints()))
         return remove_bridge(*args)
 

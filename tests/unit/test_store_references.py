@@ -94,6 +94,8 @@ def create(path: str, start, results) -> None:  # type: ignore[no-untyped-def]
         results.put("created")
     except NotFound:
         results.put("no image")
+    except BaseException as error:
+        results.put(repr(error))
     store.close()
 
 
@@ -105,6 +107,8 @@ def remove(path: str, start, results) -> None:  # type: ignore[no-untyped-def]
         results.put("removed")
     except Conflict:
         results.put("in use")
+    except BaseException as error:
+        results.put(repr(error))
     store.close()
 
 
