@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..engine.ghosts import adopt
 from ..engine.lookup import get_container_id
 from ..engine.recover import refresh
+from ..engine.summaries import complete_summaries
 from ..engine.verbs.create import container_create
 from ..engine.verbs.exec import Exec, ExecConfig, container_exec
 from ..engine.verbs.inspect import inspect_json
@@ -345,7 +345,7 @@ class ContainerCollection:
     def _rows(self, *, running: bool) -> Sequence[ContainerRow]:
         rows = self._engine.store.containers(running=running)
         if any(row.summary is None for row in rows):
-            adopt(self._engine)
+            complete_summaries(self._engine)
             rows = self._engine.store.containers(running=running)
         return rows
 
@@ -372,7 +372,7 @@ class ContainerCollection:
         if row is None:
             raise NotFound(f"No such container: {container_id}")
         if row.summary is None:
-            adopt(self._engine)
+            complete_summaries(self._engine)
             row = self._engine.store.container(container_id) or row
         return Container(self._engine, refresh(self._engine, row))
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from .. import __version__
 from ..engine.garbage import collect_garbage
-from ..engine.ghosts import adopt
 from ..engine.recover import restore
 from ..engine.services import Services
+from ..engine.summaries import complete_summaries
 from ..trace import metrics
 from .containers import ContainerCollection
 from .images import ImageCollection
@@ -26,7 +26,7 @@ class Engine(Services):
         super()._open(*options)
         self.containers = ContainerCollection(self)
         self.images = ImageCollection(self)
-        adopt(self)
+        complete_summaries(self)
         restore(self)
 
     def ping(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from pynetns.engine.ending import exited_state
 from pynetns.engine.verbs.start import Starting, record_started
 from pynetns.model.config import Config
+from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
 from pynetns.network.sandbox import Sandbox
 from pynetns.runtime.shim.client import Exit
@@ -71,3 +72,9 @@ def test_a_start_that_is_not_recorded_is_no_run(
     row = store.container(ID)
     assert row is not None
     assert row.state == State()
+
+
+def test_network_settings_lack_what_an_older_version_did_not_know() -> None:
+    assert NetworkSettings.from_json("{}") == NetworkSettings()
+    short = NetworkSettings.from_json('{"networks": {"bridge": ["bridge", "n"]}}')
+    assert short.networks == {"bridge": EndpointSettings("bridge", "n")}
