@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from multiprocessing import get_context
@@ -37,14 +38,16 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def first(tmp_path: Path) -> Path:
-    """The store of the first release, as its engine found it while containers ran."""
-    path = tmp_path / "pynetns.db"
-    with tarfile.open(DATA / "root-0.1.0.tar.gz") as tar:
-        member = tar.extractfile("./pynetns.db")
-        assert member is not None
-        path.write_bytes(member.read())
-    return path
+def first() -> Iterator[Path]:
+    """The store of the first release, as its engine found it while containers ran. In memory: it is
+    brought up to date hundreds of times, each with its fsyncs."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as directory:
+        path = Path(directory, "pynetns.db")
+        with tarfile.open(DATA / "root-0.1.0.tar.gz") as tar:
+            member = tar.extractfile("./pynetns.db")
+            assert member is not None
+            path.write_bytes(member.read())
+        yield path
 
 
 def execute(path: Path, sql: str, *args: object) -> list[tuple[object, ...]]:
@@ -198,12 +201,12 @@ def test_killed_at_any_statement(first: Path) -> None:
     assert seen == {"1", str(SCHEMA_VERSION)} and statements > 20
 
 
-def test_an_interrupt_at_any_line_leaves_nothing(first: Path, tmp_path: Path) -> None:
+def test_an_interrupt_at_any_line_leaves_nothing(first: Path) -> None:
     whole = first.read_bytes()
     at, came_as_far = 0, True
     while came_as_far:
         at += 1
-        path = tmp_path / f"{at}.db"
+        path = first.with_name(f"{at}.db")
         path.write_bytes(whole)
         before = descriptors()
         opened: list[Store] = []
