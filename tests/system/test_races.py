@@ -55,22 +55,35 @@ def at(
     monkeypatch.setattr(module, name, wrapper)
 
 
-VERBS: dict[str, Callable[[Container], object]] = {
+READERS: dict[str, Callable[[Container], object]] = {
     "inspect": lambda container: container.attrs,
     "logs": lambda container: container.logs(),
+}
+VERBS: dict[str, Callable[[Container], object]] = {
     "stop": lambda container: container.stop(timeout=0),
     "kill": lambda container: container.kill(),
     "wait": lambda container: container.wait(timeout=10),
     "exec": lambda container: container.exec_run(["true"]),
+    "start": lambda container: container.start(),
+    "remove": lambda container: container.remove(),
 }
-FINE = {"stop", "wait"}  # it does not run: that is all they need to know
+NOT_RUNNING = {"stop", "wait"}  # that it does not run may be all they need to know
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_a_container_in_the_middle_of_its_removal(
-    place: Place, monkeypatch: pytest.MonkeyPatch, verb: str
+def outcome(verb: Callable[[Container], object], container: Container) -> object:
+    try:
+        verb(container)
+        return "done"
+    except Exception as error:
+        return type(error)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_reading_in_the_middle_of_a_removal(
+    place: Place, monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
-    """Its files are gone, its name is not: it is no container any more, and nothing is damaged."""
+    """Its files are gone, its name is not: it is no container any more, and nothing is damaged. Who
+    reads does not wait for the end of it."""
     first, second = place.engine(), place.engine()
     container = first.containers.run("host", ["true"], detach=True, name="web")
     container.wait()
@@ -78,17 +91,29 @@ def test_a_container_in_the_middle_of_its_removal(
     said: list[object] = []
 
     def act() -> None:
-        try:
-            VERBS[verb](seen)
-            said.append("done")
-        except (NotFound, Conflict) as error:
-            said.append(type(error))
+        said.append(outcome(READERS[reader], seen))
 
     at(monkeypatch, removal, "remove_files", act, after=True)
     container.remove()
-    assert said == ["done"] if verb in FINE else said in ([NotFound], [Conflict])
-    if verb in ("inspect", "logs"):
-        assert said == [NotFound]
+    assert said == [NotFound]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_acting_in_the_middle_of_a_removal(
+    place: Place, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    """Who acts may wait for the end of it, and is told that it is gone, or does not run."""
+    first, second = place.engine(), place.engine()
+    container = first.containers.run("host", ["true"], detach=True, name="web")
+    container.wait()
+    seen = second.containers.get("web")
+    said: list[object] = []
+    other = threading.Thread(target=lambda: said.append(outcome(VERBS[verb], seen)))
+    at(monkeypatch, removal, "remove_files", other.start, after=True)
+    container.remove()
+    other.join()
+    assert said[0] in {NotFound, Conflict, *({"done"} if verb in NOT_RUNNING else set())}
+    assert first.store.containers() == []
 
 
 def test_lists_in_the_middle_of_a_removal(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
