@@ -5,11 +5,12 @@ Owns: the list of what the C core offers to the engine. fake.py has a FakeKernel
 
 from __future__ import annotations
 
-from . import bpf, mount, netns, process, rtnetlink
+from . import bpf, conntrack, interfaces, mount, netns, nfnetlink, process, rtnetlink
 
 
 class Kernel:
-    """The real kernel. All methods raise KernelError; descriptors handed out are the caller's."""
+    """The real kernel. All methods raise KernelError (link_sysctl: OSError); descriptors handed out are
+    the caller's."""
 
     netns_create = staticmethod(netns.netns_create)
     netns_begin = staticmethod(netns.PendingNamespace)
@@ -28,6 +29,17 @@ class Kernel:
     link_delete = staticmethod(rtnetlink.link_delete)
     address_add = staticmethod(rtnetlink.address_add)
     route_add = staticmethod(rtnetlink.route_add)
+
+    link_get = staticmethod(interfaces.link_get)
+    links_dump = staticmethod(interfaces.links_dump)
+    addresses_dump = staticmethod(interfaces.addresses_dump)
+    routes_dump = staticmethod(interfaces.routes_dump)
+    link_sysctl = staticmethod(interfaces.link_sysctl)
+
+    nft_transaction = staticmethod(nfnetlink.nft_transaction)
+    nft_dump = staticmethod(nfnetlink.nft_dump)
+    conntrack_dump = staticmethod(conntrack.conntrack_dump)
+    conntrack_delete = staticmethod(conntrack.conntrack_delete)
 
     overlay_mount = staticmethod(mount.overlay_mount)
     tree_clone = staticmethod(mount.tree_clone)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter
-from pynetns.model.config import Config, HostConfig, PortBinding
+from pynetns.model.config import PortBinding
 from pynetns.model.ports import (
     merge_bindings,
     parse_expose,
@@ -30,6 +30,7 @@ from pynetns.network.ports import (
     port_requests,
     port_rows,
 )
+from pynetns.network.request import ContainerOptions
 from pynetns.store import Store
 
 from .rows import add_container, add_sandbox
@@ -121,12 +122,12 @@ def test_small_parsers() -> None:
 
 
 def test_requests_of_a_configuration() -> None:
-    config = Config(exposed_ports=("9/tcp", "80/tcp"))
-    host_config = HostConfig(
+    options = ContainerOptions(
+        exposed_ports=("9/tcp", "80/tcp"),
         publish_all_ports=True,
         port_bindings=(("80/tcp", (PortBinding("", "8000-8010"), PortBinding(LOCAL, "80"))),),
     )
-    assert port_requests(config, host_config) == (
+    assert port_requests(options) == (
         PortRequest("tcp", 80, LOCAL, 80, 80),
         PortRequest("tcp", 80, "0.0.0.0", 8000, 8010),
         PortRequest("tcp", 9, "0.0.0.0", 0, 0),

@@ -29,7 +29,8 @@ from ...kernel.netns import PendingNamespace
 from ...kernel.process import boot_id, process_namespace, recorded, start_ticks
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
-from ...network.sandbox import Networked, Sandbox, SandboxRequest
+from ...network.request import Networked, SandboxRequest, container_options
+from ...network.sandbox import Sandbox
 from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ...runtime.shim.log_options import encode_log_options
 from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
@@ -127,8 +128,7 @@ def initialize_networking(
         request = SandboxRequest(
             container_id=record.id,
             container_name=container.name,
-            config=record.config,
-            host_config=record.host_config,
+            options=container_options(record.config, record.host_config),
             directory=container_directory(engine.root, record.id),
             settings=container.network,
             networked=get_networked_container(engine, container),
