@@ -14,8 +14,9 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..errors import KernelError, NotFound, Unavailable
 from ..kernel import Kernel
@@ -64,7 +65,8 @@ class NetworkController:
     """The networks of one engine. Thread-safe; several processes may use one store.
 
     bridge_name: the default network's device. bip: its address as CIDR (None: a free pool is
-    chosen); mtu in bytes; dns, dns_search, dns_options: for containers that name none of a kind.
+    chosen); mtu in bytes; configured: which of bridge, bip and mtu somebody asked for, and how an
+    error names that; dns, dns_search, dns_options: for containers that name none of a kind.
     Bridge and rules are made when the first container needs them. `<exec_root>/netns` must exist.
     """
 
@@ -77,20 +79,30 @@ class NetworkController:
         bridge_name: str,
         bip: str | None = None,
         mtu: int = 1500,
+        configured: Mapping[str, str] | None = None,
         dns: Sequence[str] = (),
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
     ) -> None:
-        self.bridge_name = bridge_name
         self._store = store
         self._kernel = kernel
         self._netns_dir = f"{exec_root}/netns"
         self._default = DefaultNetwork(
-            store, kernel, f"{exec_root}/network.lock", bridge_name, bip, mtu
+            store, kernel, f"{exec_root}/network.lock", bridge_name, bip, mtu, configured
         )
         self._dns = ResolverOptions(tuple(dns), tuple(dns_search), tuple(dns_options))
         self._ports = PortAllocator(store)
         self._resolv_conf = ResolvConf()
+
+    @property
+    def bridge_name(self) -> str:
+        """The default network's device, as it is or as it will be made."""
+        row = self._default.row()
+        return row.bridge if row is not None else self._default.bridge
+
+    def describe(self) -> dict[str, Any]:
+        """The default network for `info`: as it is on record, else as it will be made."""
+        return self._default.describe()
 
     # ---- start ----
 

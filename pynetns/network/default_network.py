@@ -11,8 +11,9 @@ import fcntl
 import os
 import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from ..errors import Conflict
 from ..kernel import Kernel
@@ -26,19 +27,32 @@ from .ipam import format_address, parse_subnet
 
 class DefaultNetwork:
     """The network "bridge" of one engine. `bip`: its address as CIDR; None: a free pool is chosen
-    once and kept in the store. InvalidParameter for a bad `bip`."""
+    once and kept in the store. `configured`: which of bridge, bip and mtu somebody asked for, and
+    how a message names that. InvalidParameter for a bad `bip`.
+
+    What is on record is changed to what is asked for while no container uses the network. While one
+    does, asking for something else is a Conflict; who asks for nothing takes the network as it is.
+    """
 
     def __init__(
-        self, store: Store, kernel: Kernel, lock_path: str, name: str, bip: str | None, mtu: int
+        self,
+        store: Store,
+        kernel: Kernel,
+        lock_path: str,
+        name: str,
+        bip: str | None,
+        mtu: int,
+        configured: Mapping[str, str] | None = None,
     ) -> None:
         if bip is not None:
             parse_subnet(bip, bip.partition("/")[0], "bip")
         self._store = store
         self._kernel = kernel
         self._lock_path = lock_path
-        self._bridge = name
+        self.bridge = name
         self._bip = bip
         self._mtu = mtu
+        self._configured = {**({"bip": "--bip"} if bip else {}), **(configured or {})}
         self._thread_lock = threading.Lock()
         self._network: Network | None = None
 
@@ -83,23 +97,50 @@ class DefaultNetwork:
     def _row(self) -> NetworkRow:
         """The row, on record before the device exists."""
         row = self.row()
-        if row is not None and self._bip is not None and self._bip != _cidr(row):
+        if row is not None and self._differences(row):
             if self._store.network_in_use(row.id):
-                raise Conflict(
-                    f"bip {self._bip}: network {row.name} is {_cidr(row)} and containers use it: "
-                    "remove them first"
-                )
+                self._check_unasked(row)
+                return row
             self._take_down(row)
-            row = None
+            row = self._new_row(row)
+            self._store.add_network(row)
         if row is None:
             row = self._new_row()
             self._store.add_network(row)
         return row
 
-    def _new_row(self) -> NetworkRow:
+    def _differences(self, row: NetworkRow) -> dict[str, tuple[object, object]]:
+        """What is on record otherwise than wanted: key -> (wanted, recorded)."""
+        pairs: dict[str, tuple[object, object]] = {
+            "bridge": (self.bridge, row.bridge),
+            "bip": (self._bip or _cidr(row), _cidr(row)),
+            "mtu": (self._mtu, row.mtu),
+        }
+        return {key: (wanted, found) for key, (wanted, found) in pairs.items() if wanted != found}
+
+    def _check_unasked(self, row: NetworkRow) -> None:
+        """Conflict when what differs from a network in use has been asked for."""
+        for key, (wanted, found) in self._differences(row).items():
+            if key in self._configured:
+                raise Conflict(
+                    f"{self._configured[key]} {wanted} : network {row.name} has {key} {found} and "
+                    f"containers use it: end or remove them first, or give {found}"
+                )
+
+    def describe(self) -> dict[str, Any]:
+        """Bridge, BIP and MTU: as on record, else as they will be; BIP "" is to be chosen."""
+        row = self.row()
+        if row is None:
+            return {"Bridge": self.bridge, "BIP": self._bip or "", "MTU": self._mtu}
+        return {"Bridge": row.bridge, "BIP": _cidr(row), "MTU": row.mtu}
+
+    def _new_row(self, before: NetworkRow | None = None) -> NetworkRow:
+        """What will be on record; the subnet is the one it had before unless another is asked for."""
         if self._bip is not None:
             gateway = self._bip.partition("/")[0]
             subnet = parse_subnet(self._bip, gateway, "bip")
+        elif before is not None:
+            subnet, gateway = parse_subnet(before.subnet, before.gateway), before.gateway
         else:
             taken = [row.subnet for row in self._store.networks()]
             subnet = parse_subnet(bridge.choose_pool(taken))
@@ -110,7 +151,7 @@ class DefaultNetwork:
             "bridge",
             f"{format_address(subnet.network)}/{subnet.prefix}",
             gateway,
-            self._bridge,
+            self.bridge,
             self._mtu,
             subnet.first - 1,
         )

@@ -6,6 +6,8 @@ moby runconfig/hostconfig_unix.go validateNetMode, by behaviour.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ..errors import Conflict, InvalidParameter, NotFound
 from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK
@@ -56,16 +58,9 @@ def _check_syntax(config: Config, host_config: HostConfig) -> None:
         parse_mac(config.mac_address)
     if host_config.ip_address:
         parse_address(host_config.ip_address, "--ip")
-    for server in host_config.dns:
-        if not is_address(server):
-            raise InvalidParameter(f"--dns : {server!r} is not an ip address")
-    for option, words in (
-        ("--dns-search", host_config.dns_search),
-        ("--dns-option", host_config.dns_options),
-    ):
-        for word in words:
-            if not word or not word.isprintable() or any(c.isspace() for c in word):
-                raise InvalidParameter(f"{option} : {word!r} is not one word")
+    check_servers(host_config.dns, "--dns")
+    check_resolver_words(host_config.dns_search, "--dns-search")
+    check_resolver_words(host_config.dns_options, "--dns-option")
     for entry in host_config.extra_hosts:
         parse_extra_host(entry)
     for port, bindings in host_config.port_bindings:
@@ -74,3 +69,17 @@ def _check_syntax(config: Config, host_config: HostConfig) -> None:
             check_binding(binding)
     for port in config.exposed_ports:
         parse_port(port)
+
+
+def check_servers(servers: Iterable[str], option: str) -> None:
+    """InvalidParameter naming `option` unless they are IP addresses."""
+    for server in servers:
+        if not is_address(server):
+            raise InvalidParameter(f"{option} : {server!r} is not an ip address")
+
+
+def check_resolver_words(words: Iterable[str], option: str) -> None:
+    """InvalidParameter naming `option` for what would be several words, or lines, in resolv.conf."""
+    for word in words:
+        if not word or not word.isprintable() or any(c.isspace() for c in word):
+            raise InvalidParameter(f"{option} : {word!r} is not one word")
