@@ -220,6 +220,13 @@ def check_security_modules(machine: Machine) -> Check:
     return Check("security modules", True, "AppArmor is on; containers have no profile")
 
 
+def check_configuration(machine: Machine) -> Check:
+    """The files that say what an engine's defaults are."""
+    error = machine.configuration_error()
+    fix = "mend the file; until then nothing is created or started"
+    return Check("configuration", not error, error or "nothing is wrong with it", fix)
+
+
 def check_root(machine: Machine) -> Check:
     """Where images and writable layers are."""
     point, kind = machine.file_system(machine.root)
@@ -267,6 +274,7 @@ CHECKS: tuple[Callable[[Machine], Check], ...] = (
     check_seccomp,
     check_libseccomp,
     check_security_modules,
+    check_configuration,
     check_root,
     check_exec_root,
 )

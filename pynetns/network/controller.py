@@ -16,6 +16,7 @@ import os
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ..errors import KernelError, Unavailable
 from ..kernel import Kernel
@@ -100,15 +101,13 @@ class NetworkController:
     @property
     def bridge_name(self) -> str:
         """The device of the default network, as it is or will be made."""
-        return self.effective_options().bridge or ""
+        return str(self.describe()["Bridge"])
 
-    def effective_options(self) -> BridgeOptions:
-        """The default network as it is, or will be made at its first use (`bip` None: a free one)."""
-        return self._networks.effective_options()
-
-    def check_options(self) -> None:
-        """Conflict when options were given that containers on the default network contradict."""
-        self._networks.check()
+    def describe(self) -> dict[str, Any]:
+        """The default network for `info`, as it is or will be made: Bridge, MTU in bytes, and BIP,
+        "" until a subnet is chosen."""
+        options = self._networks.effective_options()
+        return {"Bridge": options.bridge, "BIP": options.bip or "", "MTU": options.mtu}
 
     # ---- start ----
 

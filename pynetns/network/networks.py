@@ -115,12 +115,6 @@ class Networks:
             return BridgeOptions(given.bridge or self._bridge, bip, given.mtu or DEFAULT_MTU)
         return BridgeOptions(row.bridge, cidr(row), row.mtu)
 
-    def check(self) -> None:
-        """Conflict when containers use a default network that is not as the options say."""
-        row = self.default_row()
-        if row is not None and self._store.network_in_use(row.id):
-            self._refuse_differences(row)
-
     # ---- making ----
 
     def _set_up(self, name: str) -> Network:
@@ -166,11 +160,11 @@ class Networks:
         return new
 
     def _refuse_differences(self, row: NetworkRow) -> None:
-        for label, wanted, actual, given in self._options.differences(row, self._bridge):
-            if given:
+        for one in self._options.differences(row, self._bridge):
+            if one.given:
                 raise Conflict(
-                    f"{label} {wanted} : network {row.name} has {actual} and containers use it: "
-                    "stop them first, or leave the option out"
+                    f"{one.label} {one.wanted} : network {row.name} has {one.option} {one.actual} and "
+                    f"containers use it: end or remove them first, or give {one.actual}"
                 )
 
     def _new_row(self, old: NetworkRow | None, others: list[NetworkRow]) -> NetworkRow:

@@ -19,8 +19,10 @@ DEFAULT_MTU = 1500
 
 
 class Difference(NamedTuple):
-    """One option that a network on record does not follow. `given`: somebody asked for it."""
+    """One option that a network on record does not follow. `label` is how a message names it;
+    `given`: somebody asked for it."""
 
+    option: str
     label: str
     wanted: str
     actual: str
@@ -51,9 +53,9 @@ class BridgeOptions:
         """What is other on record than these options say."""
         bridge, mtu = self.bridge or default_bridge, self.mtu or DEFAULT_MTU
         found = [
-            Difference(self.label("bridge"), bridge, row.bridge, self.bridge is not None),
-            Difference(self.label("bip"), self.bip or cidr(row), cidr(row), True),
-            Difference(self.label("mtu"), str(mtu), str(row.mtu), self.mtu is not None),
+            Difference("bridge", self.label("bridge"), bridge, row.bridge, self.bridge is not None),
+            Difference("bip", self.label("bip"), self.bip or cidr(row), cidr(row), True),
+            Difference("mtu", self.label("mtu"), str(mtu), str(row.mtu), self.mtu is not None),
         ]
         return [one for one in found if one.wanted != one.actual]
 

@@ -6,7 +6,7 @@ moby runconfig/hostconfig_unix.go validateNetMode, by behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..errors import Conflict, InvalidParameter, NotFound
 from ..model.ports import check_binding, parse_port
@@ -56,16 +56,9 @@ def _check_syntax(options: ContainerOptions) -> None:
         parse_mac(options.mac_address)
     if options.ip_address:
         parse_address(options.ip_address, "--ip")
-    for server in options.dns:
-        if not is_address(server):
-            raise InvalidParameter(f"--dns : {server!r} is not an ip address")
-    for option, words in (
-        ("--dns-search", options.dns_search),
-        ("--dns-option", options.dns_options),
-    ):
-        for word in words:
-            if not word or not word.isprintable() or any(c.isspace() for c in word):
-                raise InvalidParameter(f"{option} : {word!r} is not one word")
+    check_servers(options.dns, "--dns")
+    check_resolver_words(options.dns_search, "--dns-search")
+    check_resolver_words(options.dns_options, "--dns-option")
     for entry in options.extra_hosts:
         parse_extra_host(entry)
     for port, bindings in options.port_bindings:
@@ -74,3 +67,17 @@ def _check_syntax(options: ContainerOptions) -> None:
             check_binding(binding)
     for port in options.exposed_ports:
         parse_port(port)
+
+
+def check_servers(servers: Iterable[str], option: str) -> None:
+    """InvalidParameter naming `option` unless they are IP addresses."""
+    for server in servers:
+        if not is_address(server):
+            raise InvalidParameter(f"{option} : {server!r} is not an ip address")
+
+
+def check_resolver_words(words: Iterable[str], option: str) -> None:
+    """InvalidParameter naming `option` for what would be several words, or lines, in resolv.conf."""
+    for word in words:
+        if not word or not word.isprintable() or any(c.isspace() for c in word):
+            raise InvalidParameter(f"{option} : {word!r} is not one word")

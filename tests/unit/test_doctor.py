@@ -67,6 +67,9 @@ class Described(Machine):
     def shims(self) -> list[int]:
         return self.said.get("shims", [])
 
+    def configuration_error(self) -> str:
+        return self.said.get("configuration", "")
+
     def libseccomp_error(self) -> str:
         return self.said.get("libseccomp", "")
 
@@ -187,6 +190,12 @@ _MODULES = {"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/over
             False,
             "--root",
         ),
+        (
+            checks.check_configuration,
+            Described(configuration="/etc/pynetns/daemon.json : 'mtuu' is no key of this file"),
+            False,
+            "mend the file",
+        ),
         (checks.check_root, Described(free=5 << 20), None, "5 MiB free"),
         (
             checks.check_exec_root,
@@ -249,6 +258,14 @@ def test_this_machine_is_looked_at_and_left_as_it_was() -> None:
     assert outcomes["kernel"].detail == os.uname().release
     assert all(one.ok or one.fix for one in outcomes.values())
     assert not os.path.exists("/sys/class/net/probe0")
+
+
+def test_the_configuration_is_read(tmp_path) -> None:
+    machine = Machine()
+    machine.root = str(tmp_path)
+    assert machine.configuration_error() == ""
+    (tmp_path / "daemon.json").write_text('{"mtuu": 1}')
+    assert "'mtuu' is no key" in machine.configuration_error()
 
 
 def test_system_calls_are_only_asked_for() -> None:

@@ -15,7 +15,6 @@ from pynetns.model.config import HostConfig
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.network.drivers.base import Segment
 from pynetns.network.mark import Mark, mark_of, parse_alias
-from pynetns.network.options import BridgeOptions
 from pynetns.network.pools import check_subnet
 from pynetns.network.request import container_options
 from pynetns.network.rules import Rules
@@ -234,9 +233,17 @@ def test_bridge_and_mtu_are_changeable_while_unused(world: World) -> None:
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("bridge", "other0", rf"--bridge other0 : network bridge has {BRIDGE} and containers"),
-        ("mtu", 1400, "--mtu 1400 : network bridge has 1500 and containers"),
-        ("bip", "10.1.0.1/16", r"--bip 10\.1\.0\.1/16 : network bridge has 172\.17\.0\.1/16 and"),
+        (
+            "bridge",
+            "other0",
+            rf"--bridge other0 : network bridge has bridge {BRIDGE} and containers",
+        ),
+        ("mtu", 1400, "--mtu 1400 : network bridge has mtu 1500 and containers"),
+        (
+            "bip",
+            "10.1.0.1/16",
+            r"--bip 10\.1\.0\.1/16 : network bridge has bip 172\.17\.0\.1/16 and",
+        ),
     ],
 )
 def test_given_options_are_refused_while_a_container_is_on_the_network(
@@ -244,29 +251,27 @@ def test_given_options_are_refused_while_a_container_is_on_the_network(
 ) -> None:
     world.start()
     other = world.another(**{option: value})  # type: ignore[arg-type]
-    for act in (other.check_options, lambda: other.find_network("bridge")):
-        with pytest.raises(Conflict, match=message):
-            act()
-    assert other.effective_options() == BridgeOptions(BRIDGE, "172.17.0.1/16", 1500)
+    with pytest.raises(Conflict, match=message):
+        other.find_network("bridge")
+    assert other.describe() == {"Bridge": BRIDGE, "BIP": "172.17.0.1/16", "MTU": 1500}
     world.controller.sandbox_destroy(ID)
-    other.check_options()
-    assert getattr(other.effective_options(), option) == value
+    will_be = other.describe()
+    assert value in will_be.values()
     other.find_network("bridge")
-    assert getattr(other.effective_options(), option) == value
+    assert other.describe() == will_be
 
 
 def test_options_that_are_not_given_are_as_they_are_while_in_use(world: World) -> None:
     world.controller = world.another(bridge="other0", bip="10.1.0.1/16", mtu=1400)
     world.start()
     plain = world.another()
-    plain.check_options()
     assert plain.find_network("bridge").options.bridge == "other0"
-    assert plain.effective_options() == BridgeOptions("other0", "10.1.0.1/16", 1400)
+    assert plain.describe() == {"Bridge": "other0", "BIP": "10.1.0.1/16", "MTU": 1400}
     assert plain.bridge_name == "other0"
 
 
-def test_effective_options_before_the_first_use(world: World) -> None:
-    assert world.controller.effective_options() == BridgeOptions(BRIDGE, None, 1500)
+def test_description_before_the_first_use(world: World) -> None:
+    assert world.controller.describe() == {"Bridge": BRIDGE, "BIP": "", "MTU": 1500}
     assert world.kernel.calls == []
 
 

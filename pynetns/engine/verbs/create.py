@@ -65,6 +65,7 @@ def container_create(
     Raises NotFound (image), InvalidParameter (a value), Conflict (the name); nothing is left then.
     """
     with step("container_create"):
+        engine.check_configuration()
         if name is not None:
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)

@@ -60,6 +60,7 @@ def container_start(engine: Services, container_id: str, attach: Attach = _NO_AT
     failed is recorded in the container's state and every earlier step is undone.
     """
     with step("container_start"):
+        engine.check_configuration()
         with container_lock(engine.exec_root, container_id):
             container = load_starting(engine, container_id)
             check_startable(container)
