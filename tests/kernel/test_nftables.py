@@ -424,3 +424,37 @@ def test_without_privilege(world):
     with pytest.raises(KernelError) as caught:
         world.call(as_nobody)
     assert caught.value.name == "EPERM"
+
+
+def test_several_networks_are_one_table_which_is_not_sent_again(world):
+    """The kernel lists the rules as they were rendered, whatever the number of networks."""
+    world.publish(tcp(8080))
+    networks = [Segment(BRIDGE, SUBNET), Segment("pn-blue", "10.78.0.0/20")]
+    world.ensure(*networks)
+    text = world.ruleset()
+    assert text.count("masquerade") == 6 and "10.78.0.0/20" in text
+
+    class Unchanging(Kernel):
+        @staticmethod
+        def nft_transaction(messages: Any) -> None:
+            raise AssertionError("rules that are as they should be cost an RCU grace period")
+
+    unchanging = Rules(Unchanging(), Mark(ENGINE, PLACE))
+    world.call(unchanging.ensure, networks[::-1])
+    world.ensure(networks[0])
+    assert "pn-blue" not in world.ruleset() and world.ports() == {tcp(8080)}
+
+
+def test_tables_of_a_root_that_is_gone(world):
+    """Those of the same place and another engine, and no others."""
+    gone, another = Mark("e" * 32, PLACE), Mark("d" * 32, "elsewhere0123456")
+    for mark in (gone, another):
+        world.call(Rules(Kernel(), mark).ensure, [Segment("pn-two", "10.79.0.0/16")])
+    world.call(lambda: subprocess.run(["nft", "add", "table", "ip", "pynetns-empty"], check=True))
+    assert world.call(world.rules.remove_inherited) == ["rules pynetns-eeeeeeee"]
+    assert world.call(world.rules.remove_inherited) == []
+    assert re.findall(r"table ip (\S+)", world.ruleset()) == [
+        "pynetns-01234567",
+        "pynetns-dddddddd",
+        "pynetns-empty",
+    ]
