@@ -26,7 +26,6 @@ from ..trace import step
 from ..undo import Undo
 from . import repair
 from .drivers.base import Network
-from .drivers.bridge import delete_links
 from .endpoint import (
     Endpoint,
     EndpointOptions,
@@ -337,8 +336,7 @@ class NetworkController:
             if ports:
                 self._rules.withdraw(ports)
             if links:
-                ends = self._store.endpoints_of(container_id)
-                delete_links(self._kernel, [end.host_ifname for end in ends])
+                self._networks.leave(self._store.endpoints_of(container_id))
             if row.key:
                 self._kernel.ns_unpin(row.key)
             self._store.remove_sandbox(container_id)

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from ..errors import Conflict, NotFound, PynetnsError
 from ..kernel import Kernel
 from ..model.network import DEFAULT_NETWORK
-from ..store import NetworkRow, Store
+from ..store import EndpointRow, NetworkRow, Store
 from ..trace import step
 from .drivers.base import Driver, Network, Segment
 from .drivers.bridge import BridgeDriver
@@ -94,12 +94,15 @@ class Networks:
         """Make a network and the rules exist, unless another thread did since the caller has `seen`
         it. Raises as `get`."""
         with self._thread_lock:
-            network = self._known.get(name)
-            if network is None or network is seen:
-                with step("setup_bridge"), locked(self._lock_path):
-                    self._known.pop(name, None)
-                    network = self._known[name] = self._set_up(name)
-            return network
+            return self._ensure(name, seen)
+
+    def _ensure(self, name: str, seen: Network | None) -> Network:
+        network = self._known.get(name)
+        if network is None or network is seen:
+            with step("setup_bridge"), locked(self._lock_path):
+                self._known.pop(name, None)
+                network = self._known[name] = self._set_up(name)
+        return network
 
     def default_row(self) -> NetworkRow | None:
         """The default network on record; None before its first use."""
@@ -204,16 +207,30 @@ class Networks:
 
     # ---- removing ----
 
+    def leave(self, endpoints: Iterable[EndpointRow]) -> None:
+        """Remove the links of endpoints; absent ones are fine."""
+        drivers = {row.id: self._drivers[row.driver] for row in self._store.networks()}
+        for endpoint in endpoints:
+            drivers[endpoint.network_id].leave([endpoint.host_ifname])
+
     def reclaim(self) -> list[str]:
         """Remove what a root that was here before has left; what was removed."""
-        with self._thread_lock, locked(self._lock_path):
+        with self._thread_lock:
+            return self._reclaim()
+
+    def _reclaim(self) -> list[str]:
+        with locked(self._lock_path):
             known = [row.bridge for row in self._store.networks()]
             return reclaim(self._kernel, self._rules, self._mark, known)
 
     def remove_all(self) -> list[str]:
         """Remove rules, bridges and rows; what was removed. Conflict while a container is on one."""
+        with self._thread_lock:
+            return self._remove_all()
+
+    def _remove_all(self) -> list[str]:
         removed = []
-        with self._thread_lock, locked(self._lock_path):
+        with locked(self._lock_path):
             for row in self._store.networks():
                 if not self._store.retire_network(row.id):
                     raise Conflict(f"network {row.name} has active endpoints")

@@ -144,7 +144,7 @@ def _create_or_adopt(
         marked = f"its alias is {link.alias!r}" if link.alias else "it has no alias"
         raise Conflict(
             f"bridge {name} : a device of that name exists that is not this engine's ({marked}): "
-            "choose another name with --bridge"
+            f"choose another name with --bridge, or remove it if nobody needs it (ip link del {name})"
         )
     kernel.link_delete(nl, name)
     return kernel.bridge_create(nl, name, alias=alias, mtu=mtu, address=address, prefix=prefix)
