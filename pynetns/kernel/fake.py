@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import KernelError
 from .process import ProcessIdentity
+from .system import port_bind
 
 
 class FakePending:
@@ -33,6 +34,8 @@ class FakePending:
 class FakeKernel:
     """Namespaces and links as sets. `calls` has every call in order; `fail` {method: errno} makes
     the next call of that method fail. Descriptors handed out are real ones, of /dev/null."""
+
+    port_bind = staticmethod(port_bind)
 
     def __init__(self) -> None:
         self.links: dict[str, int] = {}

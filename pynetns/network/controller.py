@@ -89,7 +89,7 @@ class NetworkController:
             store, kernel, f"{exec_root}/network.lock", bridge_name, bip, mtu
         )
         self._dns = ResolverOptions(tuple(dns), tuple(dns_search), tuple(dns_options))
-        self._ports = PortAllocator(store)
+        self._ports = PortAllocator(store, kernel)
         self._resolv_conf = ResolvConf()
 
     # ---- start ----

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..kernel import Kernel
-from ..kernel.netns import PendingNamespace
+from ..kernel import Kernel, Pending
 from ..kernel.process import ProcessIdentity
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings
@@ -50,7 +49,7 @@ class SandboxRequest:
     directory: str
     settings: NetworkSettings
     networked: Networked | None = None
-    namespace: PendingNamespace | None = None  # begun beforehand; None: made when needed
+    namespace: Pending | None = None  # begun beforehand; None: made when needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +186,7 @@ def setup_resolution_files(
 
 
 def new_namespace(
-    kernel: Kernel, sandbox: Sandbox, row: SandboxRow, pending: PendingNamespace | None = None
+    kernel: Kernel, sandbox: Sandbox, row: SandboxRow, pending: Pending | None = None
 ) -> None:
     """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it.
     osl.NewSandbox."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import Conflict, KernelError, Unavailable
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
 from pynetns.network import bridge
@@ -28,7 +28,7 @@ def machine() -> Iterator[NetworkNamespace]:
 
 
 def set_up(machine: NetworkNamespace, engine_id: str = ENGINE) -> Bridge:
-    return machine.run(bridge.setup_bridge, Kernel(), NAME, engine_id, "10.77.0.1", 16, 1400)
+    return machine.run(bridge.setup_bridge, LinuxKernel(), NAME, engine_id, "10.77.0.1", 16, 1400)
 
 
 def look(machine: NetworkNamespace, name: str = NAME) -> Link | None:
@@ -99,7 +99,7 @@ def test_bridge_of_another_engine_is_refused(machine):
     set_up(machine, ANOTHER)
     with pytest.raises(Conflict, match=f"pynetns:{ANOTHER}"):
         set_up(machine)
-    assert machine.run(bridge.remove_bridge, Kernel(), NAME, ENGINE) is False
+    assert machine.run(bridge.remove_bridge, LinuxKernel(), NAME, ENGINE) is False
     assert look(machine) is not None
 
 
@@ -112,8 +112,8 @@ def test_bridge_of_a_killed_set_up_is_made_anew(machine):
 
 def test_removed(machine):
     set_up(machine)
-    assert machine.run(bridge.remove_bridge, Kernel(), NAME, ENGINE) is True
-    assert machine.run(bridge.remove_bridge, Kernel(), NAME, ENGINE) is False
+    assert machine.run(bridge.remove_bridge, LinuxKernel(), NAME, ENGINE) is True
+    assert machine.run(bridge.remove_bridge, LinuxKernel(), NAME, ENGINE) is False
     assert machine.run(bridge.host_link_names) == {"lo"}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pynetns.errors import KernelError, Unavailable
-from pynetns.kernel import Kernel, nfnetlink
+from pynetns.kernel import LinuxKernel, nfnetlink
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
 from pynetns.network import conntrack, nftables
@@ -41,7 +41,7 @@ class World:
         self.box = stack.enter_context(NetworkNamespace.create(lo_up=False))
         self.other = stack.enter_context(NetworkNamespace.create())
         self.outside = stack.enter_context(NetworkNamespace.create())
-        self.machine.run(setup_bridge, Kernel(), BRIDGE, ENGINE, GATEWAY, 16, 1500)
+        self.machine.run(setup_bridge, LinuxKernel(), BRIDGE, ENGINE, GATEWAY, 16, 1500)
         links = Links(self.machine)
         for name, box, address in (("veth0", self.box, BOX), ("veth1", self.other, OTHER)):
             links.veth(name, "eth0", peer=box, master=BRIDGE, hairpin=True, no_ipv6=True)
