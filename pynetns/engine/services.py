@@ -23,6 +23,7 @@ from ..errors import (
 from ..files import check_state_directory, make_directories
 from ..kernel import Kernel, LinuxKernel
 from ..network.controller import NetworkController
+from ..network.options import BridgeOptions
 from ..runtime.cgroups import CgroupManager
 from ..runtime.cgroups.protocol import Cgroups
 from ..runtime.shim.client import ShimClient
@@ -46,7 +47,8 @@ class Services:
     root: durable state (default /var/lib/pynetns, or PYNETNS_ROOT). exec_root: what a reboot voids
     (default /run/pynetns, or PYNETNS_EXEC_ROOT); a private tmpfs is mounted there. bridge: name of
     the bridge device; bip: its address as CIDR, e.g. "172.30.0.1/16" (both chosen when absent).
-    mtu in bytes; dns, dns_search, dns_options: defaults for containers that name none.
+    mtu in bytes (1500 when absent); dns, dns_search, dns_options: defaults for containers that name
+    none.
     log_driver, log_opts: defaults over those of the configuration files: config_file (default
     /etc/pynetns/daemon.json, where there is one) and `<root>/daemon.json`.
 
@@ -62,7 +64,7 @@ class Services:
         *,
         bridge: str | None = None,
         bip: str | None = None,
-        mtu: int = 1500,
+        mtu: int | None = None,
         dns: Sequence[str] = (),
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
@@ -94,7 +96,7 @@ class Services:
         self,
         bridge: str | None,
         bip: str | None,
-        mtu: int,
+        mtu: int | None,
         dns: tuple[str, ...],
         dns_search: tuple[str, ...],
         dns_options: tuple[str, ...],
@@ -107,9 +109,8 @@ class Services:
             self.store,
             self.kernel,
             self.exec_root,
-            bridge_name=bridge or default_bridge(self.root),
-            bip=bip,
-            mtu=mtu,
+            bridge_name=default_bridge(self.root),
+            options=BridgeOptions(bridge, bip, mtu),
             dns=dns,
             dns_search=dns_search,
             dns_options=dns_options,

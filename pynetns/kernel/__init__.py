@@ -6,7 +6,18 @@ the engine opens with a `LinuxKernel`, a test with `pynetns.testing.FakeKernel`.
 
 from __future__ import annotations
 
-from . import bpf, mount, netns, pidfd, process, rtnetlink, system
+from . import (
+    bpf,
+    conntrack,
+    interfaces,
+    mount,
+    netns,
+    nfnetlink,
+    pidfd,
+    process,
+    rtnetlink,
+    system,
+)
 from .protocol import Kernel, Pending
 
 __all__ = ["Kernel", "LinuxKernel", "Pending"]
@@ -29,6 +40,17 @@ class LinuxKernel:
     link_set_up = staticmethod(rtnetlink.link_set_up)
     link_delete = staticmethod(rtnetlink.link_delete)
     address_add = staticmethod(rtnetlink.address_add)
+
+    link_get = staticmethod(interfaces.link_get)
+    links_dump = staticmethod(interfaces.links_dump)
+    addresses_dump = staticmethod(interfaces.addresses_dump)
+    routes_dump = staticmethod(interfaces.routes_dump)
+    link_sysctl = staticmethod(interfaces.link_sysctl)
+
+    nft_transaction = staticmethod(nfnetlink.nft_transaction)
+    nft_dump = staticmethod(nfnetlink.nft_dump)
+    conntrack_dump = staticmethod(conntrack.conntrack_dump)
+    conntrack_delete = staticmethod(conntrack.conntrack_delete)
 
     overlay_mount = staticmethod(mount.overlay_mount)
     tree_clone = staticmethod(mount.tree_clone)

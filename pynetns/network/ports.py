@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from ..errors import Conflict, InvalidParameter, System, Unavailable
 from ..kernel import Kernel
-from ..model.config import Config, HostConfig
 from ..model.ports import parse_host_port, parse_port
 from ..store import PortRow, Store
+from .request import ContainerOptions
 
 FIRST_FREE, LAST_FREE = 49153, 65535
 ANY = "0.0.0.0"  # every address of the host
@@ -49,18 +49,18 @@ class Reserved:
     fd: int
 
 
-def port_requests(config: Config, host_config: HostConfig) -> tuple[PortRequest, ...]:
-    """What a configuration asks for. Definite ports come first, so that none of them is taken by a
+def port_requests(options: ContainerOptions) -> tuple[PortRequest, ...]:
+    """What a container asks for. Definite ports come first, so that none of them is taken by a
     range or an "any free port" of the same container. moby buildCreateEndpointOptions."""
-    bindings = dict(host_config.port_bindings)
+    bindings = dict(options.port_bindings)
     requests = []
-    for key in dict.fromkeys((*bindings, *config.exposed_ports)):
+    for key in dict.fromkeys((*bindings, *options.exposed_ports)):
         port, proto = parse_port(key)
         bound = bindings.get(key, ())
         for binding in bound:
             first, last = parse_host_port(binding.host_port)
             requests.append(PortRequest(proto, port, binding.host_ip or ANY, first, last))
-        if not bound and host_config.publish_all_ports:
+        if not bound and options.publish_all_ports:
             requests.append(PortRequest(proto, port, ANY, 0, 0))
     return tuple(sorted(requests, key=_urgency))
 

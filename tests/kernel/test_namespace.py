@@ -283,7 +283,6 @@ def test_in_a_process_with_much_thread_local_storage(tmp_path):
 def test_interrupt_at_any_line_loses_no_namespace():
     """What the thread made is the sandbox's, or closed."""
     from pynetns.network.sandbox import Sandbox, new_namespace
-    from pynetns.store import SandboxRow
 
     class Unpinned(LinuxKernel):
         @staticmethod
@@ -299,7 +298,7 @@ def test_interrupt_at_any_line_loses_no_namespace():
 
         def work(begun=begun, sandbox=sandbox):
             begun.append(LinuxKernel.netns_begin())
-            new_namespace(Unpinned(), sandbox, SandboxRow("c", "s", "/k"), begun[0])
+            new_namespace(Unpinned(), sandbox, "/k", begun[0])
 
         files = (f"{PACKAGE}/kernel/netns.py", f"{PACKAGE}/network/sandbox.py")
         came_as_far = interrupted(files, at, work)

@@ -11,7 +11,7 @@ import pytest
 
 from pynetns.errors import Conflict, InvalidParameter
 from pynetns.kernel import LinuxKernel
-from pynetns.model.config import Config, HostConfig, PortBinding
+from pynetns.model.config import PortBinding
 from pynetns.model.ports import (
     merge_bindings,
     parse_expose,
@@ -21,7 +21,6 @@ from pynetns.model.ports import (
     parse_publish,
     parse_publish_all,
 )
-from pynetns.model.state import State
 from pynetns.network.ports import (
     FIRST_FREE,
     LAST_FREE,
@@ -32,7 +31,10 @@ from pynetns.network.ports import (
     port_requests,
     port_rows,
 )
+from pynetns.network.request import ContainerOptions
 from pynetns.store import Store
+
+from .rows import add_container, add_sandbox
 
 LOCAL = "127.0.0.1"
 
@@ -121,12 +123,12 @@ def test_small_parsers() -> None:
 
 
 def test_requests_of_a_configuration() -> None:
-    config = Config(exposed_ports=("9/tcp", "80/tcp"))
-    host_config = HostConfig(
+    options = ContainerOptions(
+        exposed_ports=("9/tcp", "80/tcp"),
         publish_all_ports=True,
         port_bindings=(("80/tcp", (PortBinding("", "8000-8010"), PortBinding(LOCAL, "80"))),),
     )
-    assert port_requests(config, host_config) == (
+    assert port_requests(options) == (
         PortRequest("tcp", 80, LOCAL, 80, 80),
         PortRequest("tcp", 80, "0.0.0.0", 8000, 8010),
         PortRequest("tcp", 9, "0.0.0.0", 0, 0),
@@ -186,7 +188,8 @@ def test_conflict_names_the_program(store: Store) -> None:
 
 
 def test_conflict_names_the_container(store: Store) -> None:
-    store.add_container("c1", "web", "", State())
+    add_container(store, "c1", "web")
+    add_sandbox(store, "c1")
     port = free_port()
     reserved = PortAllocator(store, LinuxKernel()).reserve([one(port)])
     store.add_ports(port_rows(reserved, "c1", "e1", "10.0.0.2"))

@@ -29,6 +29,7 @@ from ...model.log_config import resolve
 from ...model.parse import validate_name
 from ...model.state import State, rfc3339
 from ...network.host_files import create_files
+from ...network.request import container_options
 from ...runtime.security.seccomp import inline_profiles
 from ...runtime.spec.create import validate_host_config
 from ...runtime.spec.devices import resolve_devices
@@ -146,7 +147,7 @@ def merge_image_config(config: Config, image: Image | None) -> Config:
 def validate(engine: Services, config: Config, host_config: HostConfig) -> None:
     """Everything that can be known to be wrong before anything is made."""
     validate_host_config(config, host_config)
-    engine.network.validate(config, host_config)
+    engine.network.validate(container_options(config, host_config))
     engine.cgroups.validate(host_config)
     resolve_devices(host_config.devices)
     for mount in host_config.mounts:

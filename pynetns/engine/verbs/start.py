@@ -28,7 +28,8 @@ from ...kernel.mount import MS_PRIVATE
 from ...kernel.process import recorded
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
-from ...network.sandbox import Networked, Sandbox, SandboxRequest
+from ...network.request import Networked, SandboxRequest, container_options
+from ...network.sandbox import Sandbox
 from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ...runtime.shim.log_options import encode_log_options
 from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
@@ -124,8 +125,7 @@ def initialize_networking(
         request = SandboxRequest(
             container_id=record.id,
             container_name=container.name,
-            config=record.config,
-            host_config=record.host_config,
+            options=container_options(record.config, record.host_config),
             directory=container_directory(engine.root, record.id),
             settings=container.network,
             networked=get_networked_container(engine, container),
@@ -317,12 +317,12 @@ def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid:
         started_at=rfc3339(time.time_ns()),
         started_before=True,
         boot_id=engine.kernel.boot_id(),
+        run=container.state.run + 1,
     )
     attributes = {"name": container.name, "image": container.record.config.image}
 
     def record() -> None:
-        engine.store.set_state(container.id, state)
-        engine.store.set_network(container.id, sandbox.settings)
+        engine.store.set_run(container.id, state, sandbox.settings)
         engine.store.add_event("container", "start", container.id, attributes)
 
     with step("record_started"):
