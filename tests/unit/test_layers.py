@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "pynetns"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor",),
+    ("doctor", "testing"),
     ("client",),
     ("engine",),
     ("network", "storage", "runtime", "streams"),

@@ -83,6 +83,7 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
         namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
         sandbox = initialize_networking(engine, container, namespace, scope, undo)
+        undo.push(engine.rootfs.release_shm, container.id)
         spec = create_spec(engine, container, rootfs, sandbox)
         task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
         engine.network.join_sandbox(sandbox)
