@@ -79,6 +79,7 @@ class FakeShim:
         self.kernel = kernel
         self.programs: dict[str, Program] = {"true": 0, "false": 1, "echo": _echo}
         self.default: Program = None
+        self.alive = False  # it is started by the first spawn
         self._tasks: dict[str, _Task] = {}
         self._pending: dict[int, _Task] = {}
         self._next = 0
@@ -102,6 +103,7 @@ class FakeShim:
     ) -> int:
         self.kernel.called("shim.begin_spawn", key)
         with self._changed:
+            self.alive = True
             if key in self._tasks:
                 raise KernelError(errno.EEXIST, "frame", key)
             task = self._make(key, plan, plan_fds, flags, list(first_fds))
@@ -153,22 +155,37 @@ class FakeShim:
 
     def finish_spawn(self, pending: int, key: str) -> Frame:
         task = self._pending.pop(pending)
-        process = task.process
         try:
             self.kernel.called("shim.finish_spawn", key)
-            if task.go >= 0 and os.read(task.go, 1) == b"":
-                raise KernelError(errno.ECANCELED, "wait")
-            program = self._program(process.args)
-            if isinstance(program, Exception):
-                raise program
-        except BaseException:
+            code = self._execute(task)
+        except (KernelError, OSError):
             task.forget_record()  # what never ran did not end
-            process.exit(137)
+            task.process.exit(137)
             raise
-        code = program(process) if callable(program) else program
         if code is not None:
-            process.exit(code)
-        return Frame(frame.SPAWNED, 0, 0, process.pid, time.monotonic_ns(), key, b"")
+            task.process.exit(code)
+        return Frame(frame.SPAWNED, 0, 0, task.process.pid, time.monotonic_ns(), key, b"")
+
+    def _execute(self, task: _Task) -> int | None:
+        """Wait for the go, run the program; its exit code, None while it goes on."""
+        process = task.process
+        if task.go >= 0 and os.read(task.go, 1) == b"":
+            raise KernelError(errno.ECANCELED, "wait")
+        if process.leader is not None and process.leader.exit_code is not None:
+            raise KernelError(errno.ESRCH, "setns")
+        program = self._program(process.args)
+        if isinstance(program, Exception):
+            raise program
+        return program(process) if callable(program) else program
+
+    def lose(self) -> None:
+        """It is killed, with its keeper: its tasks run on, but nobody knows of them, nor writes down
+        how they end. The next spawn finds another one, which knows nothing."""
+        for task in list(self._tasks.values()):
+            task.process.output.close()
+            task.close()
+        self._tasks.clear()
+        self.alive = False
 
     def _program(self, args: Sequence[str]) -> Program:
         for name in (" ".join(args), args[0], os.path.basename(args[0])):
@@ -184,7 +201,8 @@ class FakeShim:
                 with suppress(FileNotFoundError):
                     write_exit(f"/proc/self/fd/{task.record}", ended)
             task.close()
-            self._tasks.pop(task.key, None)
+            if self._tasks.get(task.key) is task:
+                del self._tasks[task.key]
             self._changed.notify_all()
 
     # ---- asking ----
@@ -204,6 +222,8 @@ class FakeShim:
 
     def waiter(self, key: str) -> int:
         self.kernel.called("shim.waiter", key)
+        if not self.alive:
+            return -1
         task = self._tasks.get(key)
         if task is not None:
             return task.process.handle.open()
