@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Unavailable
 from ..files import set_mode
-from ..kernel.process import boot_id, process_lives
+from ..kernel.process import recorded
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -51,7 +51,7 @@ def claim_exec_root(store: Store, kernel: Kernel, root: str, exec_root: str) -> 
     """
     owner = read_owner(exec_root)
     if owner is not None and recall(store.meta_at_open) == Memory(
-        exec_root, boot_id(), owner.token
+        exec_root, kernel.boot_id(), owner.token
     ):
         return
     with _locked(root), _locked(exec_root):
@@ -61,10 +61,10 @@ def claim_exec_root(store: Store, kernel: Kernel, root: str, exec_root: str) -> 
             owner = None
         memory = recall(store.meta())
         token = owner.token if owner is not None else secrets.token_hex(16)
-        wanted = Memory(exec_root, boot_id(), token)
-        if memory is not None and memory.boot_id == boot_id() and memory != wanted:
-            check_memory(store.containers(), memory, exec_root, root)
-        if not os.path.ismount(exec_root):
+        wanted = Memory(exec_root, kernel.boot_id(), token)
+        if memory is not None and memory.boot_id == kernel.boot_id() and memory != wanted:
+            check_memory(kernel, store.containers(), memory, exec_root, root)
+        if not kernel.is_mounted(exec_root):
             # a private tmpfs: fast, voided by a reboot, and its mounts propagate nowhere
             kernel.tmpfs_mount(exec_root, "mode=700")
         if owner is None:
@@ -84,9 +84,12 @@ def check_owner(exec_root: str, owner: Owner, root: str) -> None:
         )
 
 
-def check_memory(rows: list[ContainerRow], memory: Memory, exec_root: str, root: str) -> None:
+def check_memory(
+    kernel: Kernel, rows: list[ContainerRow], memory: Memory, exec_root: str, root: str
+) -> None:
     """Unavailable when the root's containers are to be reached by another exec root."""
-    living = next((row for row in rows if row.state.running and process_lives(row.state)), None)
+    alive = (r for r in rows if r.state.running and kernel.process_lives(recorded(r.state)))
+    living = next(alive, None)
     there = read_owner(memory.path)
     if there is not None and there.token == memory.token:
         raise Unavailable(

@@ -22,11 +22,13 @@ from ..errors import (
     remedy_of,
 )
 from ..files import check_state_directory, make_directories
-from ..kernel import Kernel
+from ..kernel import Kernel, LinuxKernel
 from ..network.controller import NetworkController
 from ..network.options import BridgeOptions
 from ..runtime.cgroups import CgroupManager
+from ..runtime.cgroups.protocol import Cgroups
 from ..runtime.shim.client import ShimClient
+from ..runtime.shim.protocol import Shim
 from ..storage.images import ImageStore
 from ..storage.rootfs import RootfsStore
 from ..store import Store
@@ -82,7 +84,8 @@ class Services:
         self.exec_root = os.path.realpath(
             exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
         )
-        if os.geteuid() != 0:
+        self.kernel: Kernel = kernel or LinuxKernel()
+        if not self.kernel.privileged():
             raise Unavailable("engine : must run as root (try sudo)")
         self.bad_configuration: BadConfiguration | None = None
         self.settings = self._load_settings(
@@ -96,7 +99,6 @@ class Services:
             log_driver=log_driver,
             log_opts=log_opts,
         )
-        self.kernel = kernel or Kernel()
         self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
         self._make_root()
         self.store = Store(f"{self.root}/pynetns.db")
@@ -108,10 +110,9 @@ class Services:
 
     def _open(self) -> None:
         self._make_exec_root()
-        self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        self.shim = ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
+        self.cgroups, self.shim = self._open_runtime()
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
-        self.image_store = ImageStore(self.store, self.root, self.exec_root)
+        self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
         self.network = NetworkController(
             self.store,
             self.kernel,
@@ -127,6 +128,11 @@ class Services:
             dns_search=self.settings.dns_search,
             dns_options=self.settings.dns_options,
         )
+
+    def _open_runtime(self) -> tuple[Cgroups, Shim]:
+        """What runs containers. pynetns.testing has an engine with another one."""
+        cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
+        return cgroups, ShimClient(self.exec_root, cgroup_procs=cgroups.open_shim_procs)
 
     # ---- configuration ----
 

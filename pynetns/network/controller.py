@@ -92,7 +92,7 @@ class NetworkController:
             store, kernel, self._rules, mark, exec_root, bridge_name, options or BridgeOptions()
         )
         self._dns = ResolverOptions(tuple(dns), tuple(dns_search), tuple(dns_options))
-        self._ports = PortAllocator(store)
+        self._ports = PortAllocator(store, kernel)
         self._resolv_conf = ResolvConf()
 
     # ---- the default network ----

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..model.network import DEFAULT_NETWORK
 
 if TYPE_CHECKING:
-    from ..kernel.netns import PendingNamespace
+    from ..kernel import Pending
     from ..kernel.process import ProcessIdentity
     from ..model.config import Config, HostConfig, PortBinding
     from ..model.network import NetworkSettings
@@ -66,7 +66,7 @@ class SandboxRequest:
     directory: str
     settings: NetworkSettings
     networked: Networked | None = None
-    namespace: PendingNamespace | None = None  # begun beforehand; None: made when needed
+    namespace: Pending | None = None  # begun beforehand; None: made when needed
 
 
 def container_options(config: Config, host_config: HostConfig) -> ContainerOptions:

@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..kernel import Kernel
-from ..kernel.netns import PendingNamespace
+from ..kernel import Kernel, Pending
 from ..model.network import NetworkSettings
 from . import host_files
 from .endpoint import CONTAINER_INTERFACE_PREFIX, Endpoint
@@ -157,7 +156,7 @@ def setup_resolution_files(
 
 
 def new_namespace(
-    kernel: Kernel, sandbox: Sandbox, key: str, pending: PendingNamespace | None = None
+    kernel: Kernel, sandbox: Sandbox, key: str, pending: Pending | None = None
 ) -> None:
     """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it at
     the path `key`. osl.NewSandbox."""

@@ -18,7 +18,7 @@ from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
-from .shim.client import Exit, ShimClient
+from .shim.protocol import Exit, Shim
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
@@ -75,7 +75,7 @@ class Task:
     it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
     """
 
-    shim: ShimClient
+    shim: Shim
     key: str
     directory: str
     flags: int = 0

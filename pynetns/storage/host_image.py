@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from ..errors import System
 from ..files import make_directories
+from ..kernel import Kernel
 from .layers import remove_tree
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -86,7 +87,8 @@ def _unescape(path: str) -> str:
 class HostMask:
     """The mask of one engine; any number of processes may make it at the same moment."""
 
-    def __init__(self, root: str, exec_root: str) -> None:
+    def __init__(self, kernel: Kernel, root: str, exec_root: str) -> None:
+        self._kernel = kernel
         self._hidden = (root, exec_root)
         self._place = f"{exec_root}/image"
         self.path = f"{exec_root}/image/mask"
@@ -115,7 +117,7 @@ class HostMask:
             for point, kind in read_mounts(_mountinfo())
             if kind in _PSEUDO and point != "/" and os.path.isdir(point)  # a file may be one too
         ]
-        write_mask(fresh, mask_entries(points, hidden))
+        write_mask(self._kernel, fresh, mask_entries(points, hidden))
         os.rename(fresh, self.path)
 
     @contextmanager
@@ -129,33 +131,33 @@ class HostMask:
             os.close(fd)
 
 
-def write_mask(directory: str, entries: Sequence[MaskEntry]) -> None:
+def write_mask(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> None:
     """Make a mask layer. Directories on the way look as on the host: the topmost layer's count."""
     try:
         os.mkdir(directory)
         shutil.copystat("/", directory)
         for entry in entries:
-            _copy_parents(directory, entry.path)
+            _copy_parents(kernel, directory, entry.path)
             target = f"{directory}{entry.path}"
             if entry.mode is None:
-                os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
+                kernel.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
             else:
                 os.mkdir(target)
                 os.chmod(target, entry.mode)
-                os.setxattr(target, _OPAQUE, b"y")
+                kernel.setxattr(target, _OPAQUE, b"y")
     except OSError as error:
         remove_tree(directory)
         raise System(f"image host: mask {directory}: {error.strerror}") from error
 
 
-def _copy_parents(directory: str, path: str) -> None:
+def _copy_parents(kernel: Kernel, directory: str, path: str) -> None:
     for parent in _parents(path):
         target = f"{directory}{parent}"
         if os.path.lexists(target):
             continue
         os.mkdir(target)
         status = os.stat(parent)
-        os.chown(target, status.st_uid, status.st_gid)
+        kernel.chown(target, status.st_uid, status.st_gid)
         shutil.copystat(parent, target)
 
 

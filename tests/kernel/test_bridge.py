@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import Conflict, KernelError, Unavailable
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.interfaces import Link
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
@@ -34,11 +34,11 @@ def machine() -> Iterator[NetworkNamespace]:
 
 
 def set_up(machine: NetworkNamespace, mark: Mark = ENGINE) -> int:
-    return machine.run(bridge.setup_bridge, Kernel(), NAME, mark, "10.77.0.1", 16, 1400)
+    return machine.run(bridge.setup_bridge, LinuxKernel(), NAME, mark, "10.77.0.1", 16, 1400)
 
 
 def look(machine: NetworkNamespace, name: str = NAME) -> Link | None:
-    return machine.run(Kernel.link_get, name)
+    return machine.run(LinuxKernel.link_get, name)
 
 
 def ip(machine: NetworkNamespace, *args: str) -> str:
@@ -147,7 +147,7 @@ def row(bridge: str) -> NetworkRow:
 
 
 def remove(machine: NetworkNamespace) -> list[str]:
-    return machine.run(bridge.BridgeDriver(Kernel(), ENGINE).delete, row(NAME))
+    return machine.run(bridge.BridgeDriver(LinuxKernel(), ENGINE).delete, row(NAME))
 
 
 def test_removed(machine):
@@ -155,14 +155,14 @@ def test_removed(machine):
     ip(machine, "link", "add", "veth0123456", "master", NAME, "type", "veth", "peer", "name", "p")
     assert remove(machine) == ["link veth0123456", f"bridge {NAME}"]
     assert remove(machine) == []
-    assert [link.name for link in machine.run(Kernel.links_dump)] == ["lo"]
+    assert [link.name for link in machine.run(LinuxKernel.links_dump)] == ["lo"]
 
 
 def test_links_of_one_master_only(machine):
     ifindex = set_up(machine)
     ip(machine, "link", "add", "veth0", "master", NAME, "type", "veth", "peer", "name", "p")
-    assert [link.name for link in machine.run(Kernel.links_dump, ifindex)] == ["veth0"]
-    names = {link.name for link in machine.run(Kernel.links_dump)}
+    assert [link.name for link in machine.run(LinuxKernel.links_dump, ifindex)] == ["veth0"]
+    names = {link.name for link in machine.run(LinuxKernel.links_dump)}
     assert names == {"lo", NAME, "veth0", "p"}
 
 
@@ -174,7 +174,7 @@ def test_link_that_is_absent_or_cannot_be_asked_for(machine):
 
 def test_pool_overlaps_no_address_and_no_route(machine):
     def choose(*taken: str) -> str:
-        return machine.run(choose_pool, Kernel(), taken)
+        return machine.run(choose_pool, LinuxKernel(), taken)
 
     assert choose() == "172.17.0.0/16"
     assert choose("172.17.200.0/24") == "172.18.0.0/16"
@@ -198,7 +198,7 @@ def test_pool_does_not_hide_a_name_server(machine, monkeypatch, tmp_path):
     conf = tmp_path / "resolv.conf"
     conf.write_text("search example.org\nnameserver ::1\nnameserver 172.17.0.53\nnameserver\n")
     monkeypatch.setattr(pools, "_RESOLV_CONF", str(conf))
-    assert machine.run(choose_pool, Kernel()) == "172.18.0.0/16"
+    assert machine.run(choose_pool, LinuxKernel()) == "172.18.0.0/16"
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_subnet_that_would_hide_something_is_refused(machine, subnet, why):
     ip(machine, "addr", "add", "10.20.0.1/16", "dev", "a0")
     ip(machine, "route", "add", "10.30.0.0/15", "dev", "a0")
     with pytest.raises(Conflict, match=rf"--bip {subnet} : overlaps {why}: choose"):
-        machine.run(check_free, Kernel(), subnet, "--bip", ["10.40.0.0/20"], ())
-    machine.run(check_free, Kernel(), "10.50.0.1/24", "--bip", ["10.40.0.0/20"], ())
+        machine.run(check_free, LinuxKernel(), subnet, "--bip", ["10.40.0.0/20"], ())
+    machine.run(check_free, LinuxKernel(), "10.50.0.1/24", "--bip", ["10.40.0.0/20"], ())
     if "this machine" in why:  # what is on our own bridge is about to be free
         own = [look(machine, "a0").ifindex]
-        machine.run(check_free, Kernel(), subnet, "--bip", [], own)
+        machine.run(check_free, LinuxKernel(), subnet, "--bip", [], own)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from pynetns.errors import InvalidParameter, KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.model.config import HostConfig
 from pynetns.runtime.cgroups import CgroupManager
 from pynetns.runtime.spec.devices import DEFAULT_RULES
@@ -29,7 +29,7 @@ EAT = "import sys; x = bytearray(int(sys.argv[1])); print(len(x))"
 @pytest.fixture
 def cgroups():
     """A manager whose parent is this test's own; nothing of it is left."""
-    manager = CgroupManager(Kernel(), f"/pynetns-test-{secrets.token_hex(4)}")
+    manager = CgroupManager(LinuxKernel(), f"/pynetns-test-{secrets.token_hex(4)}")
     assert manager.layout != "none", "no cgroup hierarchy is mounted here"
     try:
         yield manager
@@ -228,7 +228,7 @@ def test_other_parent_is_found_by_another_manager(cgroups, id, device):
         with created(cgroups, id, parent=f"/../{parent}", pids={"limit": 9}) as cgroup:
             assert all(f"{parent}/{id}" in path for path in cgroup.paths.values())
             assert result(cgroup, "sh", "-c", f"exec 3< {device.path}")[0] != 0
-            other = CgroupManager(Kernel(), cgroups.parent)
+            other = CgroupManager(LinuxKernel(), cgroups.parent)
             with sleeper(cgroup) as process:
                 assert other.pids(id) == [process.pid]
                 other.remove(id)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from pynetns.errors import KernelError, Unavailable
-from pynetns.kernel import Kernel, nfnetlink
+from pynetns.kernel import LinuxKernel, nfnetlink
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
 from pynetns.network import rules
@@ -45,7 +45,9 @@ class World:
         self.box = stack.enter_context(NetworkNamespace.create(lo_up=False))
         self.other = stack.enter_context(NetworkNamespace.create())
         self.outside = stack.enter_context(NetworkNamespace.create())
-        self.machine.run(setup_bridge, Kernel(), BRIDGE, Mark(ENGINE, PLACE), GATEWAY, 16, 1500)
+        self.machine.run(
+            setup_bridge, LinuxKernel(), BRIDGE, Mark(ENGINE, PLACE), GATEWAY, 16, 1500
+        )
         links = Links(self.machine)
         for name, box, address in (("veth0", self.box, BOX), ("veth1", self.other, OTHER)):
             links.veth(name, "eth0", peer=box, master=BRIDGE, hairpin=True, no_ipv6=True)
@@ -54,7 +56,7 @@ class World:
         links.configure("up0", f"{HOST}/24")
         Links(self.outside).configure("peer0", f"{OUTSIDE}/24")
         self.machine.run(Path("/proc/sys/net/ipv4/ip_forward").write_text, "1")
-        self.rules = Rules(Kernel(), Mark(ENGINE, PLACE))
+        self.rules = Rules(LinuxKernel(), Mark(ENGINE, PLACE))
         self.ensure()
         self.server = stack.enter_context(self.box.run(socket.create_server, ("0.0.0.0", 80)))
         self.server.settimeout(5)
@@ -227,7 +229,7 @@ def test_udp_client_follows_the_port_to_another_container(world):
 
 def test_flows_that_lead_right_or_pass_through_are_kept(world):
     def flows() -> set[bytes]:
-        return {flow.identity for flow in world.call(Kernel.conntrack_dump, [5353])}
+        return {flow.identity for flow in world.call(LinuxKernel.conntrack_dump, [5353])}
 
     world.publish(dns())
     with udp_socket(world.outside, OUTSIDE) as client, udp_socket(world.other, OTHER) as passing:
@@ -351,7 +353,7 @@ def test_ensure_table_of_another_subnet_replaces_the_rules(world):
 
 
 def test_engines_have_tables_of_their_own(world):
-    other = Rules(Kernel(), Mark("f" * 32, PLACE))
+    other = Rules(LinuxKernel(), Mark("f" * 32, PLACE))
     world.call(other.ensure, [Segment("pn-two", "10.79.0.0/16")])
     world.publish(tcp(8080))
     assert world.call(other.published) == []
@@ -434,7 +436,7 @@ def test_several_networks_are_one_table_which_is_not_sent_again(world):
     text = world.ruleset()
     assert text.count("masquerade") == 6 and "10.78.0.0/20" in text
 
-    class Unchanging(Kernel):
+    class Unchanging(LinuxKernel):
         @staticmethod
         def nft_transaction(messages: Any) -> None:
             raise AssertionError("rules that are as they should be cost an RCU grace period")
@@ -449,7 +451,7 @@ def test_tables_of_a_root_that_is_gone(world):
     """Those of the same place and another engine, and no others."""
     gone, another = Mark("e" * 32, PLACE), Mark("d" * 32, "elsewhere0123456")
     for mark in (gone, another):
-        world.call(Rules(Kernel(), mark).ensure, [Segment("pn-two", "10.79.0.0/16")])
+        world.call(Rules(LinuxKernel(), mark).ensure, [Segment("pn-two", "10.79.0.0/16")])
     world.call(lambda: subprocess.run(["nft", "add", "table", "ip", "pynetns-empty"], check=True))
     assert world.call(world.rules.remove_inherited) == ["rules pynetns-eeeeeeee"]
     assert world.call(world.rules.remove_inherited) == []

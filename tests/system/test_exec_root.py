@@ -14,7 +14,7 @@ import pytest
 
 import pynetns
 from pynetns.errors import Unavailable
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.pidfd import ended
 
 from ..conftest import Place, end_shim
@@ -48,7 +48,7 @@ def test_exec_root_may_change_once_it_is_gone(place: Place) -> None:
     container.kill()
     end_shim(engine)
     engine.close()
-    Kernel.umount(place.exec_root)
+    LinuxKernel.umount(place.exec_root)
     first, place.exec_root = place.exec_root, str(place.top / "other")
     again = place.engine()
     assert again.containers.get(container.id).status == "exited"
@@ -58,15 +58,15 @@ def test_exec_root_may_change_once_it_is_gone(place: Place) -> None:
 def test_exec_root_may_change_after_a_reboot(place: Place, monkeypatch) -> None:
     engine = place.engine()
     container = engine.containers.create("host", SLEEP)
-    monkeypatch.setattr("pynetns.engine.exec_root.boot_id", lambda: "the next boot")
+    monkeypatch.setattr(LinuxKernel, "boot_id", staticmethod(lambda: "the next boot"))
     other = str(place.top / "other")
     try:
         with pynetns.Engine(place.root, other) as second:
             assert second.containers.get(container.id).status == "created"
     finally:
-        Kernel.umount(other)
+        LinuxKernel.umount(other)
         monkeypatch.undo()
-        Kernel.umount(place.exec_root)
+        LinuxKernel.umount(place.exec_root)
 
 
 def shims_of(exec_root: str) -> list[int]:

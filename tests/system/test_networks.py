@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pynetns import errors
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.network.drivers.base import Segment
 from pynetns.network.mark import Mark
@@ -118,7 +118,7 @@ while True:
 def neighbours():
     """What others have on this machine: made to look like ours, but for the mark."""
     there = Mark("f" * 32, "elsewhere0123456")
-    rules = Rules(Kernel(), there)
+    rules = Rules(LinuxKernel(), there)
     rules.ensure([Segment("pn-else", "10.231.79.0/24")])
     ip("link", "add", "pn-else", "alias", there.alias(), "type", "bridge")
     ip("link", "add", "vethfeedbee", "master", "pn-else", "type", "veth", "peer", "name", "peer0")

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from pynetns.kernel.fake import FakeKernel
 from pynetns.model.config import Config, HostConfig
 from pynetns.model.network import NetworkSettings
 from pynetns.network import pools
@@ -23,6 +22,7 @@ from pynetns.network.request import SandboxRequest, container_options
 from pynetns.network.rules import Rules
 from pynetns.network.sandbox import Sandbox
 from pynetns.store import Store
+from pynetns.testing import FakeKernel
 from pynetns.undo import Undo
 
 from .rows import add_container
@@ -51,7 +51,7 @@ class World:
     ) -> NetworkController:
         return NetworkController(
             self.store,
-            self.kernel,  # type: ignore[arg-type]
+            self.kernel,
             str(self.top),
             bridge_name=BRIDGE,
             options=BridgeOptions(bridge, bip, mtu, labels or {}),
@@ -60,7 +60,7 @@ class World:
 
     def rules(self) -> Rules:
         mark = mark_of(self.store.engine_id, str(self.top))
-        return Rules(self.kernel, mark)  # type: ignore[arg-type]
+        return Rules(self.kernel, mark)
 
     def ports(self) -> set[tuple[Any, ...]]:
         """What is published, as (protocol, host ip, host port, container ip, container port)."""
@@ -71,6 +71,11 @@ class World:
             (row.proto, row.host_ip, row.host_port, row.container_ip, row.container_port)
             for row in self.store.ports()
         }
+
+    def deeds(self) -> list[str]:
+        """The calls that changed something, in order."""
+        looks = ("nl_open", "link_get", "links_dump", "addresses_dump", "routes_dump", "nft_dump")
+        return [name for name, _ in self.kernel.calls if name not in looks]
 
     def set_ups(self) -> int:
         return [name for name, _ in self.kernel.calls].count("bridge_create")
@@ -111,4 +116,5 @@ def make_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Worl
     world = World(tmp_path, monkeypatch)
     yield world
     world.store.close()
+    world.kernel.close()
     assert set(os.listdir("/proc/self/fd")) == before

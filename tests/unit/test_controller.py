@@ -75,8 +75,7 @@ def test_what_the_kernel_is_asked_for(world: World) -> None:
     assert options["hairpin"] and options["no_ipv6"]
     expected = ("eth0", "172.17.0.2", 16, "172.17.0.1", "172.17.255.255")
     assert asked["link_configure"] == expected
-    order = [name for name, _ in world.kernel.calls]
-    assert order == ["netns_create", "ns_pin", "veth_create", "link_configure"]
+    assert world.deeds() == ["netns_create", "ns_pin", "veth_create", "link_configure"]
 
 
 def test_steps_have_the_names_of_the_flow(world: World) -> None:
@@ -125,13 +124,16 @@ def test_host_with_extra_hosts_renders_its_own(world: World) -> None:
 def test_container(world: World) -> None:
     process = ProcessIdentity(7, 1, "boot")
     files = ("/o/hosts", "/o/resolv.conf", "/o/hostname")
-    other = Networked("d" * 64, process, "/k", "name", "dom", *files)
+    key = world.start("d" * 64, network_mode="none").key
+    other = Networked("d" * 64, process, key, "name", "dom", *files)
+    world.kernel.calls.clear()
     sandbox = world.start(network_mode="container:x", networked=other)
     assert (sandbox.hostname, sandbox.domainname, sandbox.hosts_path) == ("name", "dom", "/o/hosts")
-    assert world.kernel.calls == [("ns_open", ("/k", 0x40000000))]
-    world.assert_empty()
+    assert world.kernel.calls == [("ns_open", (key, 0x40000000))]
+    assert [row.container_id for row in world.store.sandboxes()] == ["d" * 64]
     other = replace(other, sandbox_key="")  # of network mode host: no pin
-    assert world.start(network_mode="container:x", networked=other).key == "/proc/7/ns/net"
+    with pytest.raises(ProcessLookupError):  # there is no process 7
+        world.start(network_mode="container:x", networked=other)
     assert world.kernel.calls[1:] == [("process_namespace", (process, "net"))]
 
 
@@ -344,9 +346,9 @@ def test_restore(world: World) -> None:
         world.start(id)
     (world.top / "netns" / "stray").touch()
     bridge = world.kernel.links[BRIDGE].ifindex
-    world.kernel.add("vethstray", kind="veth", master=bridge)
-    world.kernel.add("other", kind="veth", master=bridge)
-    world.kernel.add("vethelse", kind="veth")
+    world.kernel.add_link("vethstray", kind="veth", master=bridge)
+    world.kernel.add_link("other", kind="veth", master=bridge)
+    world.kernel.add_link("vethelse", kind="veth")
     world.rules().publish([PublishedPort("tcp", "0.0.0.0", 80, "172.17.0.9", 80)])
     removed = world.controller.restore({live})
     # `dead` has a container: its own repair, under its lock, is the one to free it
@@ -369,13 +371,16 @@ def test_remove_all(world: World) -> None:
     world.start()
     with pytest.raises(Conflict, match="active endpoints"):
         world.controller.remove_all()
+    (key,) = world.kernel.pins
+    dying = world.kernel.ns_open(key)
     world.controller.sandbox_destroy(ID)
-    link = next(name for name in world.kernel.links if name != BRIDGE)  # its namespace is dying
+    link = next(name for name in world.kernel.links if name != BRIDGE)
     assert world.controller.remove_all() == [
         f"rules {world.rules().table}",
         f"link {link}",
         f"bridge {BRIDGE}",
     ]
+    os.close(dying)
     assert BRIDGE not in world.kernel.links and world.store.networks() == []
     world.start()
 

@@ -173,7 +173,7 @@ def test_bip_in_which_no_host_can_be(world: World, bip: str, why: str) -> None:
 
 
 def test_bip_over_what_the_machine_uses(world: World) -> None:
-    world.kernel.add("up0")
+    world.kernel.add_link("up0")
     world.kernel.addresses.append(Address(99, b"\x0a\x14\0\1", b"\x0a\x14\0\1", 16))
     world.kernel.routes.append(Route(b"\x0a\x1e\0\0", 16, 99))
     with pytest.raises(Conflict, match=r"--bip 10\.20\.5\.1/24 : overlaps 10\.20\.0\.0/16, which"):
@@ -205,7 +205,7 @@ def test_bip_within_our_own_subnet(world: World) -> None:
 
 
 def test_bridge_that_could_not_be_made_is_not_remembered(world: World) -> None:
-    world.kernel.add("docker0", kind="bridge")
+    world.kernel.add_link("docker0", kind="bridge")
     with pytest.raises(Conflict, match=r"bridge docker0 .* not this engine's.*--bridge"):
         world.another(bridge="docker0").find_network("bridge")
     assert world.store.networks() == [] and world.kernel.ruleset.tables == {}
@@ -215,7 +215,7 @@ def test_bridge_that_could_not_be_made_is_not_remembered(world: World) -> None:
 
 def test_bridge_that_a_killed_process_failed_to_make_is_not_remembered(world: World) -> None:
     """Its row was on record, and it died before it could take it back."""
-    world.kernel.add("docker0", kind="bridge")
+    world.kernel.add_link("docker0", kind="bridge")
     world.store.add_network(BLUE._replace(name="bridge", bridge="docker0"))
     assert world.controller.find_network("bridge").options.bridge == BRIDGE
     assert world.kernel.links["docker0"].kind == "bridge"
@@ -291,11 +291,11 @@ def lose_root(world: World) -> None:
 def foreign(world: World) -> None:
     """What others have: links and tables that look like ours, but for the mark."""
     there = Mark("f" * 32, "elsewhere0123456")
-    world.kernel.add("pn-else", kind="bridge", alias=there.alias())
-    world.kernel.add("pn-old", kind="bridge", alias="pynetns:" + "e" * 32)
-    world.kernel.add("docker0", kind="bridge")
-    world.kernel.add("vethalone", kind="veth")
-    world.kernel.add("dummy", kind="dummy", alias=world.kernel.links[BRIDGE].alias)
+    world.kernel.add_link("pn-else", kind="bridge", alias=there.alias())
+    world.kernel.add_link("pn-old", kind="bridge", alias="pynetns:" + "e" * 32)
+    world.kernel.add_link("docker0", kind="bridge")
+    world.kernel.add_link("vethalone", kind="veth")
+    world.kernel.add_link("dummy", kind="dummy", alias=world.kernel.links[BRIDGE].alias)
     Rules(world.kernel, there).ensure([Segment("pn-else", "10.0.0.0/24")])  # type: ignore[arg-type]
 
 

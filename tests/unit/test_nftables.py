@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynetns.kernel import netlink, nfnetlink
-from pynetns.kernel.fake import FakeKernel
 from pynetns.network import rules
 from pynetns.network.drivers.base import Segment
 from pynetns.network.mark import Mark
 from pynetns.network.published import PublishedPort
 from pynetns.network.rules import Rules
+from pynetns.testing import FakeKernel
 
 TABLE = "pynetns-01234567"
 WEB = PublishedPort("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
@@ -159,7 +159,7 @@ def test_rules_of_several_networks_are_those_of_each_and_the_common_ones_once():
 
 def test_publishing_a_port_is_one_small_message_however_many_networks_there_are():
     kernel = FakeKernel()
-    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))  # type: ignore[arg-type]
+    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))
     table.ensure([Segment(f"br{n}", f"10.{n}.0.0/16") for n in range(50)])
     kernel.calls.clear()
     table.publish([WEB])
@@ -169,13 +169,13 @@ def test_publishing_a_port_is_one_small_message_however_many_networks_there_are(
 
 def test_rules_that_are_as_they_should_be_are_not_sent_again():
     kernel = FakeKernel()
-    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))  # type: ignore[arg-type]
+    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))
     table.ensure([ONE, OTHER])
     kernel.calls.clear()
     table.ensure([OTHER, ONE])
-    assert kernel.calls == []
+    assert "nft_transaction" not in [call.name for call in kernel.calls]
     table.ensure([ONE])
-    assert len(kernel.calls) == 1
+    assert [call.name for call in kernel.calls].count("nft_transaction") == 1
     assert table.stamps(TABLE) == [text for _, text in stamps(ONE)]
 
 
@@ -200,7 +200,7 @@ def test_removal_names_keys_only():
 def test_no_ports_no_messages():
     assert rules.render_add(TABLE, []) == []
     kernel = FakeKernel()
-    table = Rules(kernel, Mark("0" * 32, PLACE))  # type: ignore[arg-type]
+    table = Rules(kernel, Mark("0" * 32, PLACE))
     table.publish([])
     table.withdraw([])
     assert kernel.calls == []

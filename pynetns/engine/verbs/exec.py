@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
 from ...kernel import frame
-from ...kernel.process import ProcessIdentity, process_root, recorded
+from ...kernel.process import ProcessIdentity, recorded
 from ...runtime.plan.render import Handles, render_exec_plan
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
@@ -107,7 +107,7 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
             raise Conflict(f"Container {row.name} is not running")
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        with ending_is_conflict(row):
+        with ending_is_conflict(engine, row):
             spec = read_spec(engine, container_id)
             process = exec_process(engine, container_id, spec, owner, config)
             joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
@@ -117,13 +117,13 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
 
 
 @contextmanager
-def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
+def ending_is_conflict(engine: Services, row: ContainerRow) -> Iterator[None]:
     """Whatever fails inside because the container ends at that moment is a Conflict that says so:
     its namespaces, its cgroup, its directories go one after the other."""
     try:
         yield
     except (KernelError, OSError, StartFailed) as error:
-        if is_ending(row.state):
+        if is_ending(engine, row.state):
             raise Conflict(f"Container {row.name} is not running") from error
         if isinstance(error, StartFailed) and error.exit_code != 127:
             raise StartFailed(str(error), 126) from error  # an exec has no other, as in Docker
@@ -177,7 +177,7 @@ def exec_user(
     engine: Services, owner: ProcessIdentity, user: str, group_add: Sequence[str]
 ) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = process_root(owner)
+    root = engine.kernel.process_root(owner)
     try:
         return get_user(*read_user_files(engine.kernel, root), user, group_add)
     finally:
@@ -257,7 +257,7 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
 
 def open_exec_handles(engine: Services, joining: Joining, scope: ExitStack) -> Handles:
     """What the joining process needs of the outside."""
-    pidfd = joining.owner.open()
+    pidfd = engine.kernel.process_open(joining.owner)
     scope.callback(os.close, pidfd)
     cgroup = engine.cgroups.open(joining.container_id)
     scope.callback(cgroup.close)

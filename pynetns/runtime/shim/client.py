@@ -10,21 +10,14 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ...errors import KernelError
 from ...kernel import frame
 from ...kernel.frame import Frame
 from .connections import GONE, TIMED_OUT, NoShim, ShimConnections, readable
+from .protocol import Exit
 
 __all__ = ["Exit", "NoShim", "ShimClient"]
-
-
-class Exit(NamedTuple):
-    """How a task ended: exit code (128 + n after signal n) and time, ns since the epoch."""
-
-    code: int
-    finished: int
 
 
 class ShimClient(ShimConnections):

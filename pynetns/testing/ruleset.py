@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..errors import KernelError
-from . import nfnetlink as nf
-from .netlink import attributes, nest, parse, string, text
+from ..kernel import nfnetlink as nf
+from ..kernel.netlink import attributes, nest, parse, string, text
 
 
 @dataclass
