@@ -64,8 +64,8 @@ class Container:
 
     @property
     def status(self) -> str:
-        """created, running, paused, exited, removing or dead, as of the last reload."""
-        return self._row.state.docker_status()
+        """created, running, exited, removing or dead, as of the last reload."""
+        return self._row.state.status
 
     @property
     def image(self) -> str:

@@ -22,7 +22,7 @@ def _label(row: ContainerRow, record: ContainerRecord, value: str) -> bool:
 _FILTERS: dict[str, Callable[[ContainerRow, ContainerRecord, str], bool]] = {
     "name": lambda row, record, value: value.removeprefix("/") in row.name,
     "id": lambda row, record, value: row.id.startswith(value),
-    "status": lambda row, record, value: row.state.docker_status() == value,
+    "status": lambda row, record, value: row.state.status == value,
     "label": _label,
     "ancestor": lambda row, record, value: value in (record.config.image, record.image_id),
     "exited": lambda row, record, value: (

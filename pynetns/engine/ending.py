@@ -14,7 +14,6 @@ import logging
 import os
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
@@ -77,9 +76,8 @@ def note(engine: Services, row: ContainerRow, action: str, **attributes: str) ->
 
 def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
     """The state after an end; pure."""
-    return replace(
-        state,
-        status="exited",
+    return state.become(
+        "exited",
         pid=0,
         start_ticks=0,
         exit_code=ended.code,

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, Unavailable
@@ -40,7 +39,7 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
     freed then makes room for both.
     """
     try:
-        engine.store.set_state(row.id, replace(row.state, status="removing"))
+        engine.store.set_state(row.id, row.state.become("removing"))
         release_resources(engine, row.id)
         remove_files(engine, row.id)
     except Unavailable as error:
@@ -48,7 +47,7 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
         remove_files(engine, row.id)
         release_resources(engine, row.id)
     if os.path.exists(container_directory(engine.root, row.id)):
-        engine.store.set_state(row.id, replace(row.state, status="dead"))
+        engine.store.set_state(row.id, row.state.become("removing").become("dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")
     engine.store.atomically(lambda: strike_off(engine, row))
     engine.forget_record(row.id)

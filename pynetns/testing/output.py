@@ -29,10 +29,6 @@ class Output:
         for fd in (fd for fds in streams.values() for fd in fds):
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
 
-    def attach(self, stream: str, fd: int) -> None:
-        """One more reader of a stream."""
-        self._streams.setdefault(stream, []).append(fd)
-
     def write(self, stream: str, data: bytes) -> None:
         """As if the program had written it."""
         for fd in self._streams.get(stream, ()):

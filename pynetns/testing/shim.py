@@ -248,28 +248,5 @@ class FakeShim:
             task.process.size = rows, columns
         return task is not None
 
-    def close_stdin(self, key: str) -> bool:
-        self.kernel.called("shim.close_stdin", key)
-        task = self._tasks.get(key)
-        if task is not None and task.process.stdin >= 0:
-            os.close(task.process.stdin)
-            task.process.stdin = -1
-        return task is not None
-
-    def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
-        self.kernel.called("shim.attach", key, flags)
-        task = self._tasks.get(key)
-        if task is None:
-            return False
-        left = list(fds)
-        for bit, name in _ATTACHED:
-            if flags & bit:
-                fd = os.dup(left.pop(0))
-                if name == "stdin":
-                    task.process.stdin = fd
-                else:
-                    task.process.output.attach(name, fd)
-        return True
-
     def close(self) -> None:
         self.kernel.called("shim.close")

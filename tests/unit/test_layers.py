@@ -179,3 +179,13 @@ def test_the_kernel_is_asked_through_its_door():
                 ):
                     beside.append(f"{where}:{node.lineno} {owner}.{node.attr}")
     assert not beside
+
+
+def test_a_status_follows_the_table():
+    """Nobody sets a status but `State.become`, which knows what may follow what."""
+    found = []
+    for module in (m for m in MODULES if part_of(m) in ("engine", "client", "cli")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and any(k.arg == "status" for k in node.keywords):
+                found.append(f"{module.relative_to(PACKAGE)}:{node.lineno}")
+    assert not found

@@ -94,15 +94,13 @@ class Exec:
 def container_exec(engine: Services, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
-    Raises Conflict (not running, paused, ends meanwhile), StartFailed with exit code 126 or 127.
+    Raises Conflict (not running, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
         row = engine.store.container(container_id)
         if row is None:
             raise NotFound(f"No such container: {container_id}")
         row = refresh(engine, row)
-        if row.state.paused:
-            raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         owner = recorded(row.state)

@@ -55,7 +55,7 @@ _MAX_ERROR = 4000  # characters of State.Error: a message may quote what the use
 def container_start(engine: Services, container_id: str, attach: Attach = _NO_ATTACH) -> None:
     """Start a container; returns when its program has been executed.
 
-    Raises NotModified (running), Conflict (paused, being removed), StartFailed and others; whatever
+    Raises NotModified (running), Conflict (being removed), StartFailed and others; whatever
     failed is recorded in the container's state and every earlier step is undone.
     """
     with step("container_start"):
@@ -308,9 +308,8 @@ def stdio_flags(record: ContainerRecord) -> int:
 
 def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid: int) -> None:
     """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
-    state = replace(
-        container.state,
-        status="running",
+    state = container.state.become(
+        "running",
         pid=pid,
         start_ticks=engine.kernel.start_ticks(pid),
         exit_code=0,

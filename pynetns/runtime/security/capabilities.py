@@ -61,13 +61,6 @@ def machine_capabilities() -> tuple[str, ...]:
     return ()
 
 
-@lru_cache(maxsize=1)
-def last_capability() -> int:
-    """The highest number the running kernel knows (/proc/sys/kernel/cap_last_cap)."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as last:
-        return int(last.read())
-
-
 def normalize(names: Iterable[str], option: str) -> tuple[str, ...]:
     """Names as users write them ("net_admin", "CAP_NET_ADMIN", "all") as the kernel spells them.
 

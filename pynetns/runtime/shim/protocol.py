@@ -59,14 +59,6 @@ class Shim(Protocol):
         """The size of a task's terminal, in characters."""
         ...
 
-    def close_stdin(self, key: str) -> bool:
-        """Close a task's standard input."""
-        ...
-
-    def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
-        """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""
-        ...
-
     def close(self) -> None:
         """Close the connections; tasks go on."""
         ...
