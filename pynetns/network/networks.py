@@ -16,6 +16,7 @@ import secrets
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import count
 
 from ..errors import Conflict, NotFound, PynetnsError
 from ..kernel import Kernel
@@ -27,7 +28,7 @@ from .drivers.bridge import BridgeDriver
 from .drivers.host import HostDriver
 from .drivers.null import NullDriver
 from .ipam import format_address, parse_subnet
-from .lost import reclaim, remove_namespaces
+from .lost import lost_bridges, reclaim
 from .mark import Mark, parse_alias
 from .options import DEFAULT_MTU, BridgeOptions, cidr
 from .pools import check_free, choose_pool
@@ -56,7 +57,6 @@ class Networks:
         self._rules = rules
         self._mark = mark
         self._lock_path = f"{exec_root}/network.lock"
-        self._netns_dir = f"{exec_root}/netns"
         self._bridge = bridge
         self._options = options
         drivers: tuple[Driver, ...] = (BridgeDriver(kernel, mark), NullDriver(), HostDriver())
@@ -154,6 +154,8 @@ class Networks:
                 return row
         new = self._new_row(row, [other for other in rows.values() if other is not row])
         if row is not None:
+            if not BridgeOptions(new.bridge, cidr(new), new.mtu).differences(row, new.bridge):
+                return row  # its own name is taken still
             if not self._store.retire_network(row.id):  # somebody came first
                 self._refuse_differences(row)
                 return row
@@ -175,9 +177,8 @@ class Networks:
         but for what a removed root left. Without `bip` a network keeps its subnet."""
         options, taken = self._options, [row.subnet for row in others]
         known = [row.bridge for row in (*others, *([old] if old else []))]
-        removed = reclaim(self._kernel, self._rules, self._mark, known)
+        removed = reclaim(self._kernel, self._rules, self._mark, known, used=False)
         if removed:
-            removed += remove_namespaces(self._kernel, self._store, self._netns_dir)
             log.info("removed what a lost root left: %s", ", ".join(removed))
         if options.bip is not None:
             gateway = options.bip.partition("/")[0]
@@ -195,10 +196,17 @@ class Networks:
             BridgeDriver.name,
             f"{format_address(subnet.network)}/{subnet.prefix}",
             format_address(subnet.gateway),
-            options.bridge or self._bridge,
+            options.bridge or self._free_name(known),
             options.mtu or DEFAULT_MTU,
             subnet.first - 1,
         )
+
+    def _free_name(self, known: list[str]) -> str:
+        """The default bridge's name, or another one while containers of a lost root are on that."""
+        lost = {link.name for link in lost_bridges(self._kernel, self._mark, known)}
+        if self._bridge not in lost:
+            return self._bridge
+        return next(name for n in count(2) if (name := f"{self._bridge}-{n}") not in lost)
 
     def _own_bridges(self) -> set[int]:
         """The ifindexes of our bridges: what they are on is about to be free."""
@@ -214,14 +222,15 @@ class Networks:
             drivers[endpoint.network_id].leave([endpoint.host_ifname])
 
     def reclaim(self) -> list[str]:
-        """Remove what a root that was here before has left; what was removed."""
+        """Remove what a root that was here before has left, also where containers are on it; what was
+        removed."""
         with self._thread_lock:
             return self._reclaim()
 
     def _reclaim(self) -> list[str]:
         with locked(self._lock_path):
             known = [row.bridge for row in self._store.networks()]
-            return reclaim(self._kernel, self._rules, self._mark, known)
+            return reclaim(self._kernel, self._rules, self._mark, known, used=True)
 
     def remove_all(self) -> list[str]:
         """Remove rules, bridges and rows; what was removed. Conflict while a container is on one."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import KernelError, Unavailable
@@ -125,15 +125,16 @@ class Rules:
             stamps.append(string(comment[2:]))
         return stamps
 
-    def remove_inherited(self) -> list[str]:
-        """Remove tables of engines whose root was where this one's is, and is gone; what was
-        removed."""
+    def remove_inherited(self, kept: Collection[str]) -> list[str]:
+        """Remove tables of engines whose root was where this one's is, and is gone, but for those
+        of a bridge in `kept` (names); what was removed."""
         tables = [string(parse(body).get(1, b"")) for body in self._dump(nf.GETTABLE, b"")]
         removed = []
         for table in tables:
             if table.startswith(_TABLE_PREFIX) and table != self.table:
-                places = {place_of(stamp) for stamp in self.stamps(table)}
-                if places == {self._place}:
+                stamps = [parse_stamp(stamp) for stamp in self.stamps(table)]
+                ours = {place for place, _ in stamps} == {self._place}
+                if ours and not any(bridge in kept for _, bridge in stamps):
                     self._absent_is_fine(render_delete_table(table))
                     removed.append(f"rules {table}")
         return removed
@@ -252,10 +253,12 @@ def stamp(place: str, segment: Segment | None = None) -> str:
     return " ".join(words)
 
 
-def place_of(stamp: str) -> str:
-    """The place in a stamp; "" in one that is not ours or has none."""
+def parse_stamp(stamp: str) -> tuple[str, str]:
+    """The place and the bridge in a stamp; "" for each that it does not have."""
     words = stamp.split(" ")
-    return words[2] if len(words) > 2 and words[:2] == ["pynetns", f"v{RULES_VERSION}"] else ""
+    if words[:2] != ["pynetns", f"v{RULES_VERSION}"]:
+        return "", ""
+    return words[2] if len(words) > 2 else "", words[3] if len(words) > 3 else ""
 
 
 def render_table(table: str, rules: Sequence[Rule]) -> list[Message]:

@@ -453,8 +453,9 @@ def test_tables_of_a_root_that_is_gone(world):
     for mark in (gone, another):
         world.call(Rules(LinuxKernel(), mark).ensure, [Segment("pn-two", "10.79.0.0/16")])
     world.call(lambda: subprocess.run(["nft", "add", "table", "ip", "pynetns-empty"], check=True))
-    assert world.call(world.rules.remove_inherited) == ["rules pynetns-eeeeeeee"]
-    assert world.call(world.rules.remove_inherited) == []
+    assert world.call(world.rules.remove_inherited, ["pn-two"]) == []
+    assert world.call(world.rules.remove_inherited, ["pn-one"]) == ["rules pynetns-eeeeeeee"]
+    assert world.call(world.rules.remove_inherited, []) == []
     assert re.findall(r"table ip (\S+)", world.ruleset()) == [
         "pynetns-01234567",
         "pynetns-dddddddd",

@@ -19,6 +19,7 @@ from pynetns.network.mark import Mark
 from pynetns.network.rules import Rules
 from pynetns.store import NetworkRow
 
+from .. import leaks
 from ..conftest import end_shim
 from ..leaks import nft_tables
 from .test_network import PYTHON, SERVER, ask, start_server
@@ -147,17 +148,23 @@ def lose_root(place) -> tuple[str, str, str, str]:
 
 
 def test_lost_root_is_taken_over_by_the_next_start(place, neighbours):
+    """All containers have ended before."""
     others, tables = neighbours
-    bridge, table, link, namespace = lose_root(place)
+    with place.engine() as engine:
+        assert engine.containers.run("host", ["true"], remove=True) == b""
+        bridge, gateway = engine.network.bridge_name, engine.store.networks()[0].gateway
+        leaks.wait_for_links({f"link {name}" for name in (*others, bridge)})
+    shutil.rmtree(place.root)
+    assert bridge in links()
     engine = place.engine()
     server = start_server(engine, ports={"80/tcp": None})
     assert ask(server.attrs["NetworkSettings"]["IPAddress"], 80)
+    assert server.attrs["NetworkSettings"]["Gateway"] == gateway
     now = links()
     assert now[bridge].startswith(f"pynetns:{engine.store.engine_id}:")
-    assert link not in now and not os.path.exists(namespace)
     assert {name: now[name] for name in others} == others
     assert nft_tables() == tables | {f"table pynetns-{engine.store.engine_id[:8]}"}
-    assert engine.network.restore(()) == []
+    assert engine.network.restore({server.id}) == []
 
 
 def test_gc_removes_what_a_lost_root_left_and_says_so(place, neighbours):

@@ -301,9 +301,10 @@ def foreign(world: World) -> None:
 
 def test_lost_root_is_taken_over(world: World) -> None:
     world.start()
-    old_table, (link,) = world.rules().table, world.store.endpoints()
+    world.controller.sandbox_destroy(ID, links=True)
+    old_table = world.rules().table
     foreign(world)
-    before = set(world.kernel.links) - {BRIDGE, link.host_ifname}
+    before = set(world.kernel.links) - {BRIDGE}
     lose_root(world)
     network = world.controller.find_network("bridge")
     assert network.pool.gateway == "172.17.0.1", "its subnet is free again"
@@ -313,8 +314,28 @@ def test_lost_root_is_taken_over(world: World) -> None:
     )
     assert old_table not in world.kernel.ruleset.tables
     assert set(world.kernel.ruleset.tables) == {"pynetns-ffffffff", world.rules().table}
-    assert world.kernel.pins == set()
     world.start()
+
+
+def test_what_runs_of_a_lost_root_keeps_its_network(world: World) -> None:
+    """The next engine works beside it, and takes the names once nobody is there any more."""
+    world.start()
+    old_table, (link,) = world.rules().table, world.store.endpoints()
+    before = dict(world.kernel.links)
+    lose_root(world)
+    beside = world.controller.find_network("bridge")
+    assert (beside.options.bridge, beside.pool.gateway) == (f"{BRIDGE}-2", "172.18.0.1")
+    world.start()
+    assert before.items() <= world.kernel.links.items()
+    assert set(world.kernel.ruleset.tables) == {old_table, world.rules().table}
+    world.controller.sandbox_destroy(ID, links=True)
+    assert world.another().find_network("bridge").id == beside.id, "as long as it is so"
+    with pytest.raises(Conflict, match=r"containers of a root that was deleted.*with gc"):
+        world.another(bridge=BRIDGE).find_network("bridge")
+    world.kernel.link_delete(-1, link.host_ifname)
+    assert world.another().find_network("bridge").options.bridge == BRIDGE
+    assert list(world.kernel.links) == [BRIDGE]
+    assert set(world.kernel.ruleset.tables) == {world.rules().table}
 
 
 def test_gc_removes_what_a_lost_root_left_and_says_so(world: World) -> None:

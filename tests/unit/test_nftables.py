@@ -135,8 +135,10 @@ def stamps(*segments: Segment) -> list[tuple[str, str]]:
 def test_every_rule_has_a_stamp():
     common, own = rules.stamp(PLACE), rules.stamp(PLACE, ONE)
     assert [text for _, text in stamps(ONE)] == [own, *[common] * 5, *[own] * 4]
-    assert {rules.place_of(text) for text in (common, own)} == {PLACE}
-    assert rules.place_of("pynetns v1 pynetns0 172.17.0.0/16") == rules.place_of("") == ""
+    assert rules.parse_stamp(common) == (PLACE, "")
+    assert rules.parse_stamp(own) == (PLACE, ONE.bridge)
+    for other in ("pynetns v1 pynetns0 172.17.0.0/16", "", "pynetns v2"):
+        assert rules.parse_stamp(other) == ("", "")
 
 
 def test_longest_stamp_fits_a_comment():

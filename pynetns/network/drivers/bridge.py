@@ -139,7 +139,7 @@ def _create_or_adopt(
         _complete(kernel, nl, name, link, address, prefix)
         return link.ifindex
     if link is not None and mark.inherits(whose):
-        remove_bridge(kernel, link)
+        _check_unused(kernel, link)
     elif link is not None and not _unfinished(link, address):
         marked = f"its alias is {link.alias!r}" if link.alias else "it has no alias"
         raise Conflict(
@@ -148,6 +148,14 @@ def _create_or_adopt(
         )
     kernel.link_delete(nl, name)
     return kernel.bridge_create(nl, name, alias=alias, mtu=mtu, address=address, prefix=prefix)
+
+
+def _check_unused(kernel: Kernel, link: Link) -> None:
+    if bridge_ports(kernel, link.ifindex):
+        raise Conflict(
+            f"bridge {link.name} : containers of a root that was deleted are still on it: end them "
+            "and remove it with gc, or choose another name with --bridge"
+        )
 
 
 def _complete(kernel: Kernel, nl: int, name: str, link: Link, address: str, prefix: int) -> None:
