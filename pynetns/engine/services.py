@@ -29,7 +29,7 @@ from ..runtime.shim.client import ShimClient
 from ..storage.images import ImageStore
 from ..storage.rootfs import RootfsStore
 from ..store import Store
-from .exec_root import claim_exec_root
+from .exec_root import claim_exec_root, make_parts
 from .record import ContainerRecord, container_directory, read_record
 from .settings import (
     DEFAULT_MTU,
@@ -44,7 +44,6 @@ log = logging.getLogger("pynetns")
 DEFAULT_ROOT = "/var/lib/pynetns"
 DEFAULT_EXEC_ROOT = "/run/pynetns"
 _ROOT_DIRS = ("containers", "overlay2", "image/overlay2", "network/files", "tmp", "seccomp")
-_EXEC_DIRS = ("netns", "tasks", "locks", "image")
 
 
 class Services:
@@ -109,7 +108,11 @@ class Services:
     def _open(self) -> None:
         self._make_exec_root()
         self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        self.shim = ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
+        self.shim = ShimClient(
+            self.exec_root,
+            cgroup_procs=self.cgroups.open_shim_procs,
+            shim_pids=self.cgroups.shim_pids,
+        )
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.root, self.exec_root)
         self.network = NetworkController(
@@ -164,8 +167,7 @@ class Services:
             _make_directory(self.exec_root, 0o700)
             check_state_directory("--exec-root", self.exec_root)
             claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
-            for name in _EXEC_DIRS:
-                _make_directory(f"{self.exec_root}/{name}", 0o700)
+            make_parts(self.exec_root)
 
     # ---- records ----
 

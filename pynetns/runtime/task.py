@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
+from ..files import make_directories
 from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
@@ -199,6 +200,8 @@ def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
     directory = task_directory(exec_root, key)
     try:
         os.mkdir(directory, 0o700)
+    except FileNotFoundError:  # somebody has deleted the directory of all bundles
+        make_directories(directory, 0o700, 0o700)
     except FileExistsError as error:
         raise Conflict(f"id {key} already in use") from error
     undo.push(delete_bundle, exec_root, key)
