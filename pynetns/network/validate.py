@@ -12,6 +12,7 @@ from ..errors import Conflict, InvalidParameter, NotFound
 from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK
 from ..model.ports import check_binding, parse_port
+from ..model.suggest import did_you_mean
 from .endpoint import network_name
 from .host_files import is_address, parse_extra_host
 from .ipam import parse_address, parse_mac
@@ -25,7 +26,10 @@ def validate(config: Config, host_config: HostConfig) -> None:
     if mode.startswith("container:"):
         _check_shared(mode, config, host_config)
     elif mode not in _MODES:
-        raise NotFound(f"network {mode} not found")
+        raise NotFound(
+            f"network {mode} not found{did_you_mean(mode, _MODES)}: --network takes "
+            f"{', '.join(sorted(_MODES))} or container:NAME"
+        )
     _check_syntax(config, host_config)
     if mode == DEFAULT_NETWORK:
         return

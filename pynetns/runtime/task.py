@@ -43,6 +43,9 @@ _REMEDIES = {
             ),
         )
     },
+    ("chdir", errno.ENOTDIR): "it, or what is above it, is a file in the image: give a directory",
+    ("chdir", errno.EACCES): "the user of the program may not enter it: give another directory or "
+    "--user",
     ("move_mount", errno.ENOTDIR): "a file cannot be mounted over a directory, nor through a file",
 }
 _EXEC_WORDS = {
@@ -185,7 +188,7 @@ def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
     elif error.step == "oom_score_adj":
         what = f"--oom-score-adj {error.detail}"
     elif error.step == "chdir":
-        what = f"working directory {error.detail}"
+        what = f"--workdir: working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
     remedy = _REMEDIES.get((error.step, error.errno))
