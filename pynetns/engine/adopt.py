@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import PynetnsError
@@ -30,32 +30,29 @@ if TYPE_CHECKING:
 log = logging.getLogger("pynetns")
 
 
-def adopt_living(
-    engine: Services, rows: Collection[ContainerRow], bundles: Collection[str]
-) -> None:
-    """Give those of `rows` that run and have none among `bundles` their bundles back; one that
-    somebody is at work on is left to the next one who looks."""
-    for row in rows:
-        if not row.state.running or row.id in bundles or not process_lives(row.state):
-            continue
-        with try_container_lock(engine.exec_root, row.id) as held:
-            if held:
-                adopt(engine, row)
+def adopt_living(engine: Services, running: Iterable[str], bundles: Collection[str]) -> None:
+    """Give the containers that the store says are running (ids), and that have none among `bundles`,
+    theirs back; one that somebody is at work on is left to the next one who looks."""
+    for container_id in running:
+        if container_id not in bundles:
+            with try_container_lock(engine.exec_root, container_id) as held:
+                if held:
+                    adopt(engine, container_id)
 
 
-def adopt(engine: Services, row: ContainerRow) -> None:
+def adopt(engine: Services, container_id: str) -> None:
     """With the lock held: what a running container has lost. Each part by itself: what cannot be
-    made again is said, and keeps from nothing else."""
-    current = engine.store.container(row.id)
-    if current is None or not current.state.running:
+    made again is said, and keeps from nothing else. One that does not live is left to its end."""
+    row = engine.store.container(container_id)
+    if row is None or not row.state.running or not process_lives(row.state):
         return
     log.warning("container %s : its part of %s was deleted: made again", row.name, engine.exec_root)
     put_back(engine, row.id)
-    if recorded(current.state).is_ending():
+    if recorded(row.state).is_ending():
         return
     for repair in (write_spec, pin_network, mark_owner):
         try:
-            repair(engine, current)
+            repair(engine, row)
         except (OSError, PynetnsError) as error:
             log.warning("container %s : %s : %s", row.name, repair.__name__, error)
 
@@ -117,7 +114,9 @@ def mark_owner(engine: Services, row: ContainerRow) -> None:
     mode = engine.record(row.id).host_config.network_mode
     if mode.startswith("container:"):
         owner = get_container_id(engine.store, mode.removeprefix("container:"))
-        if os.path.isdir(task_directory(engine.exec_root, owner)):
+        theirs = engine.store.container(owner)
+        if theirs is not None and theirs.state.running and process_lives(theirs.state):
+            put_back(engine, owner)
             mark_shared(engine.exec_root, owner)
 
 
@@ -127,4 +126,4 @@ def ensure_spec(engine: Services, row: ContainerRow) -> None:
     if not os.path.exists(path) and process_lives(row.state):
         with try_container_lock(engine.exec_root, row.id) as held:
             if held:
-                adopt(engine, row)
+                adopt(engine, row.id)

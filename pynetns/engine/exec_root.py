@@ -164,14 +164,14 @@ def _is_mount_of(line: str, memory: Memory) -> bool:
 def make_parts(exec_root: str) -> None:
     """Its directories, those that are missing. Unavailable where it is not mounted: what is made
     there would be below the next one."""
-    if not os.path.ismount(exec_root):
+    missing = [name for name in PARTS if not os.path.isdir(f"{exec_root}/{name}")]
+    if missing and not os.path.ismount(exec_root):
         raise Unavailable(
             f"--exec-root {exec_root} : is not mounted any more: open the engine anew (each command "
             "does), which mounts it again and takes over the containers that run"
         )
-    for name in PARTS:
-        if not os.path.isdir(f"{exec_root}/{name}"):
-            make_directories(f"{exec_root}/{name}", 0o700)
+    for name in missing:
+        make_directories(f"{exec_root}/{name}", 0o700)
 
 
 def read_owner(exec_root: str) -> Owner | None:

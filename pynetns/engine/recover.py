@@ -33,7 +33,7 @@ def restore(engine: Services) -> None:
     bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
     leftovers |= bundles
     rows = engine.store.containers()
-    adopt_living(engine, rows, bundles)
+    adopt_living(engine, (row.id for row in rows if row.state.running), bundles)
     for row in rows:
         _attempt(row.name, _settle, engine, row, row.id in leftovers)
         leftovers.discard(row.id)
