@@ -89,9 +89,9 @@ class Services:
             bridge=bridge,
             bip=bip,
             mtu=mtu,
-            dns=tuple(dns),
-            dns_search=tuple(dns_search),
-            dns_options=tuple(dns_options),
+            dns=dns,
+            dns_search=dns_search,
+            dns_options=dns_options,
             log_driver=log_driver,
             log_opts=log_opts,
         )
