@@ -76,7 +76,7 @@ def test_another_file_replaces_the_machines(root: Path, machine_file: Path, tmp_
 
 
 def test_a_text_is_no_list_of_servers_and_an_empty_list_is_nothing(root: Path) -> None:
-    with pytest.raises(InvalidParameter, match="--dns '1.1.1.1' : must be a list"):
+    with pytest.raises(InvalidParameter, match=r"--dns '1\.1\.1\.1' : must be a list"):
         load_settings(str(root), dns="1.1.1.1")
     (root / "daemon.json").write_text('{"dns": ["2.2.2.2"]}')
     assert load_settings(str(root), dns=[]).dns == ("2.2.2.2",)
