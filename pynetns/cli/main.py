@@ -53,6 +53,25 @@ VERBS = {
     "completion": "completion",
 }
 
+# docker's verbs that there are not, and what to do instead
+ABSENT = {
+    "pull": "images are imported (pynetns import FILE|DIR NAME), or image host is used",
+    "load": "it takes an image's layers; a root file system is imported (pynetns import)",
+    "build": "make a directory or an archive and import it (pynetns import)",
+    "save": "images are directories below --root",
+    "network": "containers are on the network bridge, host or none, or on another's (run --network)",
+    "volume": "directories of the host are mounted (run -v /HOST:/CONTAINER)",
+    "restart": "pynetns stop, then pynetns start",
+    "attach": "run it in the foreground, or start -a; what it has written: pynetns logs -f",
+    "top": "pynetns exec NAME ps",
+    "stats": "see the container's cgroup (pynetns info has the layout)",
+    "cp": "mount a directory (run -v), or pynetns exec NAME tar",
+    "system": "pynetns info, pynetns gc",
+    "container": "pynetns ps, run, rm and so on stand alone",
+    "image": "pynetns images, import and rmi stand alone",
+    "compose": "one container is started at a time",
+}
+
 GLOBAL_OPTIONS = (
     Option("--root", "root", "DIR", "Durable state (default /var/lib/pynetns, or $PYNETNS_ROOT)"),
     Option("--exec-root", "exec_root", "DIR", "What a reboot voids (default /run/pynetns)"),
@@ -173,7 +192,8 @@ def _dispatch(options: Values, rest: list[str], open_engine: Callable[..., Any] 
         return 0
     verb, *arguments = rest
     if verb not in VERBS:
-        raise UsageError(f"{verb} : no such command{did_you_mean(verb, VERBS)}, see pynetns --help")
+        why = did_you_mean(verb, VERBS) if verb not in ABSENT else f": {ABSENT[verb]}"
+        raise UsageError(f"{verb} : no such command{why}, see pynetns --help")
     command = command_of(verb)
     values, arguments = parse_options(command.options, arguments, stop_early=command.stop_early)
     if values.pop("help", False):

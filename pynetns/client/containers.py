@@ -23,7 +23,7 @@ from ..errors import InvalidParameter, NotFound, NotModified, PynetnsError, clea
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
 from ..runtime.spec.checks import check_path
 from ..runtime.task import Attach
-from .filters import matches
+from .filters import check_filters, matches
 from .output import collect
 
 if TYPE_CHECKING:
@@ -317,6 +317,7 @@ class ContainerCollection:
     ) -> list[Container]:
         """The running containers, or `all`, newest first. Filters: name, id, status, label,
         ancestor, exited."""
+        check_filters(filters or {})
         rows = [refresh(self._engine, row) for row in self._engine.store.containers()]
         found = []
         for row in sorted(rows, key=lambda r: r.created, reverse=True):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidParameter
+from ..model.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from ..engine.record import ContainerRecord
@@ -31,14 +32,21 @@ _FILTERS: dict[str, Callable[[ContainerRow, ContainerRecord, str], bool]] = {
 }
 
 
+def check_filters(filters: Mapping[str, Any]) -> None:
+    """InvalidParameter for a filter that there is not, whether there is anything to filter or not."""
+    for key in filters:
+        if key not in _FILTERS:
+            raise InvalidParameter(
+                f"--filter {key} : unknown{did_you_mean(key, _FILTERS)}, accepted are "
+                f"{', '.join(sorted(_FILTERS))}"
+            )
+
+
 def matches(engine: Services, row: ContainerRow, filters: Mapping[str, Any]) -> bool:
-    """Whether a container passes every filter; a list of values means any of them."""
+    """Whether a container passes every filter (checked before); a list of values means any of them."""
     record = engine.record(row.id)
     for key, values in filters.items():
-        test = _FILTERS.get(key)
-        if test is None:
-            known = ", ".join(sorted(_FILTERS))
-            raise InvalidParameter(f"--filter {key} : unknown, accepted are {known}")
+        test = _FILTERS[key]
         wanted = [values] if isinstance(values, str | int) else values
         if not any(test(row, record, str(value)) for value in wanted):
             return False

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .cgroup_checks import check_cgroups, check_shim
+from .forwarding import check_forwarding
 from .machine import SYSCALLS, Machine
 from .outcome import Check
 
@@ -268,6 +269,7 @@ CHECKS: tuple[Callable[[Machine], Check], ...] = (
     check_nftables,
     check_ip_forward,
     check_bridge_netfilter,
+    check_forwarding,
     check_cgroups,
     check_shim,
     check_memfd,

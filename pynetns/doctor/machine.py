@@ -56,6 +56,16 @@ class Machine:
             return str(error)
         return ""
 
+    def bridge(self) -> str:
+        """The bridge of the root's containers, as configured."""
+        try:
+            from ..engine.services import default_bridge
+            from ..engine.settings import load_settings
+
+            return load_settings(self.root).bridge or default_bridge(os.path.realpath(self.root))
+        except (ImportError, PynetnsError):
+            return "pynetns0"
+
     def exists(self, path: str) -> bool:
         return os.path.exists(path)
 

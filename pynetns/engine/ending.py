@@ -23,6 +23,7 @@ from ..model.state import State, rfc3339
 from ..runtime.shim.protocol import Exit
 from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
 from ..trace import step
+from .bundles import ensure_bundle, keep_exit, put_back
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -107,6 +108,10 @@ def find_exit(engine: Services, row: ContainerRow) -> Exit | None:
         return Exit(LOST, time.time_ns())
     if engine.kernel.process_lives(recorded(row.state)):
         return None
+    if not os.path.isdir(directory) and put_back(engine, row.id):
+        ended = read_exit(directory)  # the shim could not record it, and does now
+        if ended is not None:
+            return ended
     if row.id in engine.shim.tasks():
         return None  # the process is gone, its record is being written; or it is out of sight
     return read_exit(directory) or Exit(LOST, time.time_ns())
@@ -142,12 +147,14 @@ def await_end(engine: Services, row: ContainerRow, timeout: float | None = None)
     """Wait until the container's process has ended, by the shim or without it. None when it is to
     be found on record. TimeoutError after `timeout` seconds."""
     started = time.monotonic()
+    ensure_bundle(engine, row)
     try:
         ended = engine.shim.wait(row.id, timeout)
     except Unavailable as error:
         log.warning("container %s is waited for without its shim : %s", row.name, error)
         ended = None
     if ended is not None:
+        keep_exit(engine, row, ended)
         return ended
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     return await_orphan(engine, row, left)

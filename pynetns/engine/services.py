@@ -32,7 +32,7 @@ from ..runtime.shim.protocol import Shim
 from ..storage.images import ImageStore
 from ..storage.rootfs import RootfsStore
 from ..store import Store
-from .exec_root import claim_exec_root
+from .exec_root import claim_exec_root, make_parts
 from .record import ContainerRecord, container_directory, read_record
 from .settings import (
     BadConfiguration,
@@ -46,7 +46,6 @@ log = logging.getLogger("pynetns")
 DEFAULT_ROOT = "/var/lib/pynetns"
 DEFAULT_EXEC_ROOT = "/run/pynetns"
 _ROOT_DIRS = ("containers", "overlay2", "image/overlay2", "network/files", "tmp", "seccomp")
-_EXEC_DIRS = ("netns", "tasks", "locks", "image")
 
 
 class Services:
@@ -93,9 +92,9 @@ class Services:
             bridge=bridge,
             bip=bip,
             mtu=mtu,
-            dns=tuple(dns),
-            dns_search=tuple(dns_search),
-            dns_options=tuple(dns_options),
+            dns=dns,
+            dns_search=dns_search,
+            dns_options=dns_options,
             log_driver=log_driver,
             log_opts=log_opts,
         )
@@ -132,7 +131,9 @@ class Services:
     def _open_runtime(self) -> tuple[Cgroups, Shim]:
         """What runs containers. pynetns.testing has an engine with another one."""
         cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        return cgroups, ShimClient(self.exec_root, cgroup_procs=cgroups.open_shim_procs)
+        return cgroups, ShimClient(
+            self.exec_root, cgroup_procs=cgroups.open_shim_procs, shim_pids=cgroups.shim_pids
+        )
 
     # ---- configuration ----
 
@@ -173,8 +174,7 @@ class Services:
             _make_directory(self.exec_root, 0o700)
             check_state_directory("--exec-root", self.exec_root)
             claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
-            for name in _EXEC_DIRS:
-                _make_directory(f"{self.exec_root}/{name}", 0o700)
+            make_parts(self.exec_root, self.kernel.is_mounted)
 
     # ---- records ----
 

@@ -14,6 +14,7 @@ while everything else goes on (services.py). Knows nothing of what the values ar
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -64,6 +65,8 @@ def load_settings(root: str, config_file: str | None = None, **given: Any) -> Se
     option for what was given, BadConfiguration naming the file, the key and what it takes.
     """
     read_values(given_document(given), "")  # first: the caller's own mistakes
+    if config_file is not None:
+        config_file = os.path.abspath(config_file)
     if config_file is not None and not is_there(config_file):
         raise InvalidParameter(f"--config-file {config_file} : No such file or directory")
     settings = Settings()
@@ -82,7 +85,8 @@ def given_settings(settings: Settings, given: Mapping[str, Any]) -> Settings:
 
 def given_document(given: Mapping[str, Any]) -> dict[str, Any]:
     """A caller's keywords as a file would have them."""
-    return {KEYWORDS[name]: value for name, value in given.items() if value not in (None, ())}
+    nothing: tuple[object, ...] = (None, (), [])
+    return {KEYWORDS[name]: value for name, value in given.items() if value not in nothing}
 
 
 def is_there(path: str) -> bool:

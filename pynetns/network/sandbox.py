@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..errors import KernelError
+from ..files import make_directories
 from ..kernel import Kernel, Pending
 from ..model.network import NetworkSettings
 from . import host_files
@@ -163,7 +165,13 @@ def new_namespace(
     make = pending.finish if pending else partial(kernel.netns_create, ipv6_off=True, lo_up=True)
     # in one line: an interrupt finds them the sandbox's, or still the pending namespace's
     sandbox.netns_fd, sandbox.netlink_fd = make()
-    kernel.ns_pin(sandbox.netns_fd, key)
+    try:
+        kernel.ns_pin(sandbox.netns_fd, key)
+    except KernelError as error:
+        if error.name != "ENOENT":
+            raise
+        make_directories(os.path.dirname(key), 0o700)  # somebody has deleted it
+        kernel.ns_pin(sandbox.netns_fd, key)
     sandbox.key = key
 
 

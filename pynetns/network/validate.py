@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterable
 
 from ..errors import Conflict, InvalidParameter, NotFound
 from ..model.ports import check_binding, parse_port
+from ..model.suggest import did_you_mean
 from .host_files import is_address, parse_extra_host
 from .ipam import parse_address, parse_mac
 from .request import ContainerOptions
 
+_OFFERED = ("bridge", "host", "none")
 _WITHOUT_ADDRESS = frozenset({"none", "host"})
 
 
@@ -25,7 +27,10 @@ def validate(options: ContainerOptions, exists: Callable[[str], bool]) -> None:
     if shared:
         _check_shared(mode, options)
     elif not exists(mode):
-        raise NotFound(f"network {mode} not found")
+        raise NotFound(
+            f"network {mode} not found{did_you_mean(mode, _OFFERED)}: --network takes "
+            f"{', '.join(_OFFERED)} or container:NAME"
+        )
     _check_syntax(options)
     if not shared and mode not in _WITHOUT_ADDRESS:
         return

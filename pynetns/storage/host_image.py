@@ -65,6 +65,12 @@ def mask_entries(points: Iterable[str], hidden: Iterable[str]) -> list[MaskEntry
     return sorted(entries.values(), key=lambda entry: entry.path)
 
 
+def _covering(path: str) -> str:
+    """What hides `path` in every mask: the empty directory that it is below, else itself."""
+    above = [empty for empty, _ in _EMPTY if path.startswith(f"{empty}/")]
+    return above[0] if above else path
+
+
 def _below(path: str, entries: Iterable[str]) -> bool:
     return any(path == entry or path.startswith(f"{entry}/") for entry in entries)
 
@@ -93,14 +99,21 @@ class HostMask:
         self._place = f"{exec_root}/image"
         self.path = f"{exec_root}/image/mask"
         self.lowers = (self.path, "/")  # of a container of image `host`
+        self._hiding = [f"{self.path}{_covering(hidden)}" for hidden in self._hidden]
+        self._whole = False  # though it has not all of these
 
     def ensure(self) -> None:
-        """Make the mask when it is not there. Raises System."""
-        if os.path.isdir(self.path):
+        """Make the mask when it is not there, and again what somebody has deleted of it: a container
+        would see the engine's own directories. Raises System."""
+        if self._whole or all(os.path.lexists(path) for path in self._hiding):
             return
         with self._locked():
             if not os.path.isdir(self.path):
                 self._make()
+            else:
+                add_entries(self._kernel, self.path, self._entries())
+                # what hides them is something else: a file system is mounted above
+                self._whole = not all(os.path.lexists(path) for path in self._hiding)
 
     def remove(self) -> None:
         """Remove the mask; the next start makes it again. No container of `host` may be running."""
@@ -111,14 +124,17 @@ class HostMask:
         """Whole or not at all: it is made beside its place."""
         fresh = f"{self.path}.new"
         remove_tree(fresh)
+        write_mask(self._kernel, fresh, self._entries())
+        os.rename(fresh, self.path)
+
+    def _entries(self) -> list[MaskEntry]:
         hidden = [os.path.realpath(path) for path in self._hidden]
         points = [
             point
             for point, kind in read_mounts(_mountinfo())
             if kind in _PSEUDO and point != "/" and os.path.isdir(point)  # a file may be one too
         ]
-        write_mask(self._kernel, fresh, mask_entries(points, hidden))
-        os.rename(fresh, self.path)
+        return mask_entries(points, hidden)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -136,9 +152,22 @@ def write_mask(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> 
     try:
         os.mkdir(directory)
         shutil.copystat("/", directory)
+        add_entries(kernel, directory, entries)
+    except (OSError, System) as error:
+        remove_tree(directory)
+        if isinstance(error, System):
+            raise
+        raise System(f"image host: mask {directory}: {error.strerror}") from error
+
+
+def add_entries(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> None:
+    """Make those entries of a mask layer that are not there. System."""
+    try:
         for entry in entries:
-            _copy_parents(kernel, directory, entry.path)
             target = f"{directory}{entry.path}"
+            if os.path.lexists(target):
+                continue
+            _copy_parents(kernel, directory, entry.path)
             if entry.mode is None:
                 kernel.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
             else:
@@ -146,7 +175,6 @@ def write_mask(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> 
                 os.chmod(target, entry.mode)
                 kernel.setxattr(target, _OPAQUE, b"y")
     except OSError as error:
-        remove_tree(directory)
         raise System(f"image host: mask {directory}: {error.strerror}") from error
 
 

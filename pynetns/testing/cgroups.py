@@ -108,6 +108,15 @@ class FakeCgroups:
                     removed.append(path)
         return removed
 
+    def populated(self) -> dict[str, int]:
+        top = f"{self.directory}{self.parent}"
+        names = os.listdir(top) if os.path.isdir(top) else []
+        counts = {name: len(list(self._processes(f"{top}/{name}"))) for name in names}
+        return {name: count for name, count in counts.items() if count}
+
+    def shim_pids(self) -> list[int]:
+        return []  # it is no process
+
     def remove_parent(self) -> list[str]:
         self._kernel.called("cgroup.remove_parent")
         path = f"{self.directory}{self.parent}"

@@ -248,5 +248,13 @@ class FakeShim:
             task.process.size = rows, columns
         return task is not None
 
+    def record(self, key: str, directory: int) -> bool:
+        self.kernel.called("shim.record", key)
+        task = self._tasks.get(key)
+        if task is not None:
+            task.forget_record()
+            task.record = os.dup(directory)
+        return task is not None
+
     def close(self) -> None:
         self.kernel.called("shim.close")

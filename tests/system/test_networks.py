@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -130,21 +131,33 @@ def neighbours():
     rules.delete()
 
 
-def lose_root(place) -> tuple[str, str, str, str]:
-    """Run a container with a published port, then `rm -rf ROOT`: (bridge, table, link, namespace)."""
+class Lost(NamedTuple):
+    """What a container had that runs on without a root: it publishes a port that answers."""
+
+    bridge: str
+    table: str
+    link: str
+    namespace: str
+    address: str
+
+
+def lose_root(place) -> Lost:
+    """Run a server, then `rm -rf ROOT`."""
     with place.engine() as engine:
-        container = engine.containers.run("host", SLEEP, detach=True, ports={"80/tcp": None})
+        container = start_server(engine, ports={"80/tcp": None})
         (endpoint,) = engine.store.endpoints()
+        settings = container.attrs["NetworkSettings"]
         table = f"pynetns-{engine.store.engine_id[:8]}"
-        made = (
+        lost = Lost(
             engine.network.bridge_name,
             table,
             endpoint.host_ifname,
-            container.attrs["NetworkSettings"]["SandboxKey"],
+            settings["SandboxKey"],
+            settings["IPAddress"],
         )
     shutil.rmtree(place.root)
-    assert set(made[:1] + made[2:3]) <= set(links()) and f"table {table}" in nft_tables()
-    return made
+    assert {lost.bridge, lost.link} <= set(links()) and f"table {table}" in nft_tables()
+    return lost
 
 
 def test_lost_root_is_taken_over_by_the_next_start(place, neighbours):
@@ -167,9 +180,9 @@ def test_lost_root_is_taken_over_by_the_next_start(place, neighbours):
     assert engine.network.restore({server.id}) == []
 
 
-def test_gc_removes_what_a_lost_root_left_and_says_so(place, neighbours):
+def test_what_runs_of_a_lost_root_keeps_its_network_until_gc(place, neighbours):
     others, tables = neighbours
-    bridge, table, link, namespace = lose_root(place)
+    lost = lose_root(place)
     command = [
         sys.executable,
         "-m",
@@ -179,14 +192,24 @@ def test_gc_removes_what_a_lost_root_left_and_says_so(place, neighbours):
         "--exec-root",
         place.exec_root,
     ]
-    first = subprocess.run([*command, "gc"], capture_output=True, text=True, check=True)
-    for line in (f"bridge {bridge}", f"rules {table}", f"namespace {Path(namespace).name}"):
-        assert f"network {line}\n" in first.stdout, first.stdout
-    assert links() == others and nft_tables() == tables and not os.path.exists(namespace)
     with place.engine() as engine:
+        server = start_server(engine, ports={"80/tcp": None})
+        assert ask(server.attrs["NetworkSettings"]["IPAddress"], 80)
+        assert ask(lost.address, 80), "the one without a root is reached as before"
+        assert engine.network.bridge_name == f"{lost.bridge}-2"
+        assert {lost.bridge, lost.link, f"{lost.bridge}-2", *others} <= set(links())
+        gone = subprocess.run([*command, "gc"], capture_output=True, text=True, check=True).stdout
+        for line in (f"bridge {lost.bridge}", f"rules {lost.table}"):
+            assert f"network {line}\n" in gone, gone
+        assert f"network namespace {Path(lost.namespace).name}\n" in gone
+        assert not os.path.exists(lost.namespace)
+        assert ask(server.attrs["NetworkSettings"]["IPAddress"], 80)
+        server.remove(force=True)
         end_shim(engine)
-    again = subprocess.run([*command, "gc", "--all"], capture_output=True, text=True, check=True)
-    assert "bridge" not in again.stdout and "rules" not in again.stdout
+    last = subprocess.run([*command, "gc", "--all"], capture_output=True, text=True, check=True)
+    assert f"network bridge {lost.bridge}-2\n" in last.stdout
+    leaks.wait_for_links({f"link {name}" for name in others})
+    assert links() == others and nft_tables() == tables
 
 
 def test_bridge_of_another_root_is_never_taken(place, neighbours):

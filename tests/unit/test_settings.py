@@ -75,6 +75,21 @@ def test_another_file_replaces_the_machines(root: Path, machine_file: Path, tmp_
     assert load_settings(str(root), str(other)).mtu == 1300
 
 
+def test_a_text_is_no_list_of_servers_and_an_empty_list_is_nothing(root: Path) -> None:
+    with pytest.raises(InvalidParameter, match=r"--dns '1\.1\.1\.1' : must be a list"):
+        load_settings(str(root), dns="1.1.1.1")
+    (root / "daemon.json").write_text('{"dns": ["2.2.2.2"]}')
+    assert load_settings(str(root), dns=[]).dns == ("2.2.2.2",)
+
+
+def test_a_file_that_is_named_from_here(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.json").write_text('{"bip": "172.30.0.1/16"}')
+    monkeypatch.chdir(tmp_path)
+    assert load_settings(str(root), "own.json").label("bip") == f"{tmp_path}/own.json : bip"
+
+
 def test_zero_is_the_default_mtu(root: Path) -> None:
     (root / "daemon.json").write_text('{"mtu": 0}')
     assert load_settings(str(root)).mtu is None

@@ -6,6 +6,7 @@ import io
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -59,6 +60,27 @@ def test_mask_is_made_once_by_many(tmp_path):
     masks[0].remove()
     masks[1].remove()
     assert os.listdir(place) == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("top", ["/tmp", "/var/lib"])
+def test_mask_is_made_whole_again(tmp_path, top):
+    """A cleaner of temporary files has deleted of it what was old."""
+    import secrets
+    import shutil
+
+    exec_root = tmp_path / "exec"
+    exec_root.mkdir()
+    mask = HostMask(LinuxKernel(), f"{top}/pn-{secrets.token_hex(4)}", str(exec_root))
+    mask.ensure()
+    made = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    for loss in ("run", "var", "tmp"):
+        shutil.rmtree(f"{mask.path}/{loss}", ignore_errors=True)
+    HostMask(LinuxKernel(), *mask._hidden).ensure()
+    again = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    assert again == made
+    assert os.getxattr(f"{mask.path}/tmp", "trusted.overlay.opaque") == b"y"
+    mask.remove()
 
 
 @pytest.mark.root

@@ -24,6 +24,7 @@ from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
 from ...runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ...trace import step
+from ..adopt import ensure_spec
 from ..container_spec import environment_with, read_user_files
 from ..ending import is_ending, note
 from ..recover import refresh
@@ -106,7 +107,7 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
         with ending_is_conflict(engine, row):
-            spec = read_spec(engine, container_id)
+            spec = read_spec(engine, row)
             process = exec_process(engine, container_id, spec, owner, config)
             joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
             pid = start_exec(engine, joining, scope)
@@ -128,14 +129,15 @@ def ending_is_conflict(engine: Services, row: ContainerRow) -> Iterator[None]:
         raise
 
 
-def read_spec(engine: Services, container_id: str) -> dict[str, Any]:
+def read_spec(engine: Services, row: ContainerRow) -> dict[str, Any]:
     """The spec the container runs by: that of its bundle."""
-    path = f"{task_directory(engine.exec_root, container_id)}/config.json"
+    ensure_spec(engine, row)
+    path = f"{task_directory(engine.exec_root, row.id)}/config.json"
     try:
         with open(path, encoding="utf-8") as file:
             spec: dict[str, Any] = json.load(file)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
+        raise Conflict(f"Container {row.id} is not running") from error
     return spec
 
 

@@ -131,6 +131,14 @@ def remove_empty(directory: str) -> None:
             raise System(f"cgroup {path}: {error.strerror}") from error
 
 
+def containers_in(parent: str) -> list[str]:
+    """The ids of the containers that have a cgroup in `parent`."""
+    try:
+        return [name for name in os.listdir(parent) if _ID.fullmatch(name)]
+    except FileNotFoundError:
+        return []
+
+
 def old_containers(parent: str, alive: set[str]) -> Iterator[str]:
     """The cgroups of containers in `parent` that are not in `alive` and not just made."""
     try:

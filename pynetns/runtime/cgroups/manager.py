@@ -29,11 +29,12 @@ from .files import kill_one_by_one, old_containers, pids_below
 from .hierarchy import Hierarchies, detect
 from .limits import Setting, check_controllers, render
 from .parents import clean_parent
+from .view import CgroupView
 
 DEFAULT_PARENT = "/pynetns"
 
 
-class CgroupManager:
+class CgroupManager(CgroupView):
     """Cgroups below `parent`, the engine's own cgroup in every hierarchy."""
 
     def __init__(
@@ -42,25 +43,8 @@ class CgroupManager:
         parent: str = DEFAULT_PARENT,
         detect: Callable[[], Hierarchies] = detect,
     ) -> None:
-        self.parent = clean_parent(parent)
-        self._hierarchies = detect()
+        super().__init__(clean_parent(parent), detect())
         self._policy = v2.DevicePolicy(kernel, DEFAULT_RULES)
-
-    @property
-    def layout(self) -> str:
-        """ "v2", "v1", "hybrid" or "none"."""
-        return self._hierarchies.layout
-
-    @property
-    def has_v2(self) -> bool:
-        """Whether containers have a v2 cgroup."""
-        return bool(self._hierarchies.v2)
-
-    def private_namespace(self, privileged: bool) -> bool:
-        """Whether a container gets a cgroup namespace of its own: with v2 alone each one does,
-        privileged or not; beside v1 a privileged one sees the host's. moby adaptContainerSettings.
-        """
-        return self.has_v2 and not (privileged and self._hierarchies.v1)
 
     def validate(self, host_config: HostConfig) -> None:
         """Whether this machine can enforce the limits asked for. Unavailable names the option."""

@@ -58,6 +58,14 @@ class Cgroups(Protocol):
         """Remove those of containers that are not in `alive`; their paths."""
         ...
 
+    def populated(self) -> dict[str, int]:
+        """How many processes each container has, by its id, of those that have any."""
+        ...
+
+    def shim_pids(self) -> list[int]:
+        """The processes in the shim's own cgroup."""
+        ...
+
     def remove_parent(self) -> list[str]:
         """Remove the engine's own, where nothing is below them; their paths."""
         ...

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ...errors import InvalidParameter
+from ...model.suggest import did_you_mean
 
 _PREFIX = "CAP_"
 _IN_KERNEL_ORDER = """
@@ -75,7 +76,10 @@ def normalize(names: Iterable[str], option: str) -> tuple[str, ...]:
         full = upper if upper.startswith(_PREFIX) else _PREFIX + upper
         if full not in NUMBERS:
             known = ", ".join(known.removeprefix(_PREFIX) for known in NAMES)
-            raise InvalidParameter(f"{option}: unknown capability {name!r}; known: ALL, {known}")
+            near = did_you_mean(full.removeprefix(_PREFIX), known.split(", "))
+            raise InvalidParameter(
+                f"{option}: unknown capability {name!r}{near}; known: ALL, {known}"
+            )
         result.append(full)
     return tuple(result)
 

@@ -244,6 +244,11 @@ class ShimClient(ShimConnections):
         """Close the task's standard input."""
         return self._tell(frame.CLOSE_STDIN, key, 0)
 
+    def record(self, key: str, directory: int) -> bool:
+        """Have the end of the task recorded in `directory` (a descriptor, the caller's), in place of
+        one that was deleted. One that has ended already is recorded when this returns."""
+        return self._tell(frame.RECORD, key, 0, fds=[directory])
+
     def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
         """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""
         return self._tell(frame.ATTACH, key, 0, flags, fds)

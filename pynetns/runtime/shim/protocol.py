@@ -59,6 +59,11 @@ class Shim(Protocol):
         """The size of a task's terminal, in characters."""
         ...
 
+    def record(self, key: str, directory: int) -> bool:
+        """Have a task's end recorded in a directory (a descriptor, the caller's), in place of one that
+        was deleted; False when there is no such task."""
+        ...
+
     def close(self) -> None:
         """Close the connections; tasks go on."""
         ...
