@@ -262,7 +262,9 @@ enum pn_frame_kind {
 	PN_FRAME_EXITED,  /* arg exit code; value time of exit, ns since the epoch */
 	PN_FRAME_TASK,    /* payload struct pn_task_entry[]; value: where to go on, 0 when that was the last */
 	PN_FRAME_FDS,     /* descriptors of the SPAWN that follows on this connection, before its own; no answer */
-	PN_FRAME_STARTED  /* value the run, 0: any; answered as the SPAWN of the key is or was, or ERROR with ESRCH */
+	PN_FRAME_STARTED, /* value the run, 0: any; answered as the SPAWN of the key is or was, or ERROR with ESRCH */
+	PN_FRAME_HOME,    /* fd of the exec root, in which there is no socket: listen there; answered OK or ERROR */
+	PN_FRAME_RECORD   /* fd of a directory: record the end of the task there; answered OK, or ERROR with ESRCH */
 };
 
 enum pn_spawn_flags {

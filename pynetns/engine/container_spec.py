@@ -28,6 +28,7 @@ from .lookup import get_container_id
 if TYPE_CHECKING:
     from ..model.config import HostConfig
     from ..network.sandbox import Sandbox
+    from ..store import ContainerRow
     from .services import Services
     from .starting import Starting
 
@@ -157,9 +158,14 @@ def joined_process(engine: Services, name: str) -> ProcessIdentity:
     """The process of a container that must be running, and still that very process."""
     other = get_container_id(engine.store, name)
     row = engine.store.container(other)
-    if row is None or not row.state.running or not recorded(row.state).lives():
+    if row is None or not row.state.running or not alive(engine, row):
         raise Conflict(f"cannot join the namespace of a non running container: {other}")
     return recorded(row.state)
+
+
+def alive(engine: Services, row: ContainerRow) -> bool:
+    """Whether the very process of a container's state is there."""
+    return engine.kernel.process_lives(recorded(row.state))
 
 
 def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:

@@ -14,16 +14,16 @@ import logging
 import os
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
 from ..kernel import pidfd as pidfds
-from ..kernel.process import boot_id, process_lives, recorded
+from ..kernel.process import recorded
 from ..model.state import State, rfc3339
-from ..runtime.shim.client import Exit
+from ..runtime.shim.protocol import Exit
 from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
 from ..trace import step
+from .bundles import ensure_bundle, keep_exit, put_back
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -77,9 +77,8 @@ def note(engine: Services, row: ContainerRow, action: str, **attributes: str) ->
 
 def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
     """The state after an end; pure."""
-    return replace(
-        state,
-        status="exited",
+    return state.become(
+        "exited",
         pid=0,
         start_ticks=0,
         exit_code=ended.code,
@@ -105,19 +104,23 @@ def find_exit(engine: Services, row: ContainerRow) -> Exit | None:
     ended = read_exit(directory)
     if ended is not None:
         return ended
-    if row.state.boot_id != boot_id():
+    if row.state.boot_id != engine.kernel.boot_id():
         return Exit(LOST, time.time_ns())
-    if process_lives(row.state):
+    if engine.kernel.process_lives(recorded(row.state)):
         return None
+    if not os.path.isdir(directory) and put_back(engine, row.id):
+        ended = read_exit(directory)  # the shim could not record it, and does now
+        if ended is not None:
+            return ended
     if row.id in engine.shim.tasks():
         return None  # the process is gone, its record is being written; or it is out of sight
     return read_exit(directory) or Exit(LOST, time.time_ns())
 
 
-def is_ending(state: State) -> bool:
+def is_ending(engine: Services, state: State) -> bool:
     """Whether the process of the state is gone or on its way out: such a process is still there, but
     its namespaces take nobody in any more."""
-    return recorded(state).is_ending()
+    return engine.kernel.process_is_ending(recorded(state))
 
 
 def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
@@ -128,11 +131,11 @@ def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
     except Unavailable as error:
         log.warning("container %s is signalled without its shim : %s", row.name, error)
     try:
-        pidfd = recorded(row.state).open()
+        pidfd = engine.kernel.process_open(recorded(row.state))
     except ProcessLookupError:
         return False
     try:
-        sent = pidfds.send_signal(pidfd, number)
+        sent = engine.kernel.pidfd_send_signal(pidfd, number)
     finally:
         os.close(pidfd)
     if number == signal.SIGKILL:
@@ -144,12 +147,14 @@ def await_end(engine: Services, row: ContainerRow, timeout: float | None = None)
     """Wait until the container's process has ended, by the shim or without it. None when it is to
     be found on record. TimeoutError after `timeout` seconds."""
     started = time.monotonic()
+    ensure_bundle(engine, row)
     try:
         ended = engine.shim.wait(row.id, timeout)
     except Unavailable as error:
         log.warning("container %s is waited for without its shim : %s", row.name, error)
         ended = None
     if ended is not None:
+        keep_exit(engine, row, ended)
         return ended
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     return await_orphan(engine, row, left)
@@ -159,13 +164,13 @@ def await_orphan(engine: Services, row: ContainerRow, timeout: float | None) -> 
     """Wait for a process that has lost its shim, and write the record which that would have
     written, as far as the kernel tells how the process ended."""
     try:
-        pidfd = recorded(row.state).open()
+        pidfd = engine.kernel.process_open(recorded(row.state))
     except ProcessLookupError:
         return None
     try:
         if not pidfds.ended(pidfd, timeout):
             raise TimeoutError
-        code = pidfds.exit_code(pidfd, row.state.pid, row.state.start_ticks)
+        code = engine.kernel.pidfd_exit_code(pidfd, row.state.pid, row.state.start_ticks)
     finally:
         os.close(pidfd)
     ended = Exit(LOST if code is None else code, time.time_ns())
@@ -179,9 +184,9 @@ def has_ended(engine: Services, row: ContainerRow) -> bool:
     """Cheap look: is there an exit record, or no such process?"""
     directory = task_directory(engine.exec_root, row.id)
     return (
-        row.state.boot_id != boot_id()
+        row.state.boot_id != engine.kernel.boot_id()
         or os.path.exists(f"{directory}/exit")
-        or not process_lives(row.state)
+        or not engine.kernel.process_lives(recorded(row.state))
     )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..errors import System, Unavailable
+from .adopt import adopt_living
 from .ending import end_task, has_ended, release_resources, settle_exit
 from .ghosts import remove_ghost
 from .lock import container_lock, remove_lock, try_container_lock
@@ -29,8 +30,11 @@ log = logging.getLogger("pynetns")
 def restore(engine: Services) -> None:
     """Settle every container whose end nobody has noticed, undo every start that died half way."""
     leftovers = {row.container_id for row in engine.store.sandboxes()}
-    leftovers |= set(os.listdir(f"{engine.exec_root}/tasks"))
-    for row in engine.store.containers():
+    bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
+    leftovers |= bundles
+    rows = engine.store.containers()
+    adopt_living(engine, (row.id for row in rows if row.state.running), bundles)
+    for row in rows:
         _attempt(row.name, _settle, engine, row, row.id in leftovers)
         leftovers.discard(row.id)
     for container_id in leftovers:  # of containers that are gone altogether
@@ -77,6 +81,9 @@ def _repair(engine: Services, row: ContainerRow) -> None:
 def _release_unowned(engine: Services, container_id: str) -> None:
     with try_container_lock(engine.exec_root, container_id) as held:
         if not held or engine.store.container(container_id) is not None:
+            return
+        if container_id in engine.shim.tasks():
+            log.warning("%s runs, and its root is gone : gc ends and removes it", container_id[:12])
             return
         end_task(engine, container_id)
         release_resources(engine, container_id)

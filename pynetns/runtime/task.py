@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
+from ..files import make_directories
 from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
-from .shim.client import Exit, ShimClient
+from .shim.protocol import Exit, Shim
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
@@ -42,6 +43,9 @@ _REMEDIES = {
             ),
         )
     },
+    ("chdir", errno.ENOTDIR): "it, or what is above it, is a file in the image: give a directory",
+    ("chdir", errno.EACCES): "the user of the program may not enter it: give another directory or "
+    "--user",
     ("move_mount", errno.ENOTDIR): "a file cannot be mounted over a directory, nor through a file",
 }
 _EXEC_WORDS = {
@@ -75,7 +79,7 @@ class Task:
     it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
     """
 
-    shim: ShimClient
+    shim: Shim
     key: str
     directory: str
     flags: int = 0
@@ -184,7 +188,7 @@ def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
     elif error.step == "oom_score_adj":
         what = f"--oom-score-adj {error.detail}"
     elif error.step == "chdir":
-        what = f"working directory {error.detail}"
+        what = f"--workdir: working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
     remedy = _REMEDIES.get((error.step, error.errno))
@@ -199,6 +203,8 @@ def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
     directory = task_directory(exec_root, key)
     try:
         os.mkdir(directory, 0o700)
+    except FileNotFoundError:  # somebody has deleted the directory of all bundles
+        make_directories(directory, 0o700, 0o700)
     except FileExistsError as error:
         raise Conflict(f"id {key} already in use") from error
     undo.push(delete_bundle, exec_root, key)

@@ -22,6 +22,7 @@ from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
 from ..files import make_directories, make_directory
+from ..kernel import Kernel
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
@@ -59,10 +60,10 @@ class Image:
 class ImageStore:
     """The images below one root. Several processes may use one root at once."""
 
-    def __init__(self, store: Store, root: str, exec_root: str) -> None:
+    def __init__(self, store: Store, kernel: Kernel, root: str, exec_root: str) -> None:
         self._store = store
         self._root = root
-        self._mask = HostMask(root, exec_root)
+        self._mask = HostMask(kernel, root, exec_root)
         self._host = Image(_HOST_ID, (_HOST_NAME,), self._mask.lowers, _HOST_CONFIG)
 
     # ---- finding ----

@@ -102,17 +102,6 @@ def test_container_marked_for_removal_does_not_start(engine, status):
         container.start()
 
 
-def test_paused_container_does_not_start(engine):
-    from dataclasses import replace
-
-    container = engine.containers.run("host", SLEEP, detach=True)
-    container.reload()
-    row = engine.store.container(container.id)
-    engine.store.set_state(container.id, replace(row.state, status="paused"))
-    with pytest.raises(errors.Conflict, match="unpause"):
-        container.start()
-
-
 def test_restart_of_an_ended_container_keeps_its_files(engine):
     container = engine.containers.create("host", ["sh", "-c", "cat /kept; echo once >> /kept"])
     for _ in range(3):

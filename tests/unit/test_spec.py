@@ -130,24 +130,19 @@ def test_process():
 
 
 @pytest.mark.parametrize(
-    ("config", "linked", "expected"),
+    ("config", "expected"),
     [
-        ({}, (), {"PATH": specs.DEFAULT_PATH, "HOSTNAME": ID[:12], "HOME": "/root"}),
-        ({"tty": True}, (), {"TERM": "xterm"}),
-        ({"tty": True, "env": ("TERM",)}, (), {"TERM": None}),
-        ({"env": ("PATH=/x", "A=1", "A=2=3", "E=")}, (), {"PATH": "/x", "A": "2=3", "E": ""}),
-        ({"env": ("PATH", "NONE")}, (), {"PATH": None, "NONE": None}),
-        ({"env": ("HOME=/h",)}, (), {"HOME": "/h"}),
-        ({"env": ("HOME",)}, (), {"HOME": "/root"}),
-        (
-            {"env": ("DB_NAME=mine",)},
-            ("DB_NAME=/web/db", "DB_PORT=1"),
-            {"DB_NAME": "mine", "DB_PORT": "1"},
-        ),
+        ({}, {"PATH": specs.DEFAULT_PATH, "HOSTNAME": ID[:12], "HOME": "/root"}),
+        ({"tty": True}, {"TERM": "xterm"}),
+        ({"tty": True, "env": ("TERM",)}, {"TERM": None}),
+        ({"env": ("PATH=/x", "A=1", "A=2=3", "E=")}, {"PATH": "/x", "A": "2=3", "E": ""}),
+        ({"env": ("PATH", "NONE")}, {"PATH": None, "NONE": None}),
+        ({"env": ("HOME=/h",)}, {"HOME": "/h"}),
+        ({"env": ("HOME",)}, {"HOME": "/root"}),
     ],
 )
-def test_environment(config, linked, expected):
-    spec = make_spec(Config(**config), linked_env=linked, user=User(home="/root"))
+def test_environment(config, expected):
+    spec = make_spec(Config(**config), user=User(home="/root"))
     pairs = [entry.split("=", 1) for entry in spec["process"]["env"]]
     env = dict(pairs)
     assert len(env) == len(pairs)

@@ -11,13 +11,15 @@ from types import SimpleNamespace
 import pytest
 
 from pynetns.engine.ending import exited_state
-from pynetns.engine.verbs.start import Starting, record_started
+from pynetns.engine.starting import Starting
+from pynetns.engine.verbs.start import record_started
 from pynetns.model.config import Config
 from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
 from pynetns.network.sandbox import Sandbox
 from pynetns.runtime.shim.client import Exit
 from pynetns.store import Store
+from pynetns.testing import FakeKernel
 
 ID = "ab" * 32
 
@@ -44,7 +46,9 @@ def start(store: Store) -> State:
     assert row is not None
     record = SimpleNamespace(config=Config())
     container = Starting(row.id, row.name, record, row.state, row.network)
-    record_started(SimpleNamespace(store=store), container, Sandbox(), os.getpid())
+    record_started(
+        SimpleNamespace(store=store, kernel=FakeKernel()), container, Sandbox(), os.getpid()
+    )
     row = store.container(ID)
     assert row is not None
     return row.state

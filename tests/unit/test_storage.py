@@ -6,11 +6,12 @@ import io
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, NotFound, PynetnsError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.model.state import State
 from pynetns.storage.host_image import HostMask, MaskEntry, mask_entries, read_mounts
 from pynetns.storage.images import ImageStore
@@ -48,7 +49,9 @@ def test_read_mounts():
 def test_mask_is_made_once_by_many(tmp_path):
     for name in ("root", "exec"):
         (tmp_path / name).mkdir()
-    masks = [HostMask(str(tmp_path / "root"), str(tmp_path / "exec")) for _ in range(8)]
+    masks = [
+        HostMask(LinuxKernel(), str(tmp_path / "root"), str(tmp_path / "exec")) for _ in range(8)
+    ]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(HostMask.ensure, masks))
     place = tmp_path / "exec/image"
@@ -61,10 +64,31 @@ def test_mask_is_made_once_by_many(tmp_path):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("top", ["/tmp", "/var/lib"])
+def test_mask_is_made_whole_again(tmp_path, top):
+    """A cleaner of temporary files has deleted of it what was old."""
+    import secrets
+    import shutil
+
+    exec_root = tmp_path / "exec"
+    exec_root.mkdir()
+    mask = HostMask(LinuxKernel(), f"{top}/pn-{secrets.token_hex(4)}", str(exec_root))
+    mask.ensure()
+    made = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    for loss in ("run", "var", "tmp"):
+        shutil.rmtree(f"{mask.path}/{loss}", ignore_errors=True)
+    HostMask(LinuxKernel(), *mask._hidden).ensure()
+    again = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    assert again == made
+    assert os.getxattr(f"{mask.path}/tmp", "trusted.overlay.opaque") == b"y"
+    mask.remove()
+
+
+@pytest.mark.root
 def test_mask_looks_like_the_host_on_the_way(tmp_path):
     from pynetns.storage.host_image import write_mask
 
-    write_mask(str(tmp_path / "mask"), [MaskEntry("/var/lib/pn-test", None)])
+    write_mask(LinuxKernel(), str(tmp_path / "mask"), [MaskEntry("/var/lib/pn-test", None)])
     for path in ("/", "/var", "/var/lib"):
         ours, theirs = os.stat(f"{tmp_path}/mask{path}"), os.stat(path)
         assert (ours.st_mode, ours.st_uid, ours.st_gid) == (
@@ -134,7 +158,7 @@ def root(tmp_path):
 @pytest.fixture
 def images(root):
     store = Store(f"{root}/pynetns.db")
-    yield ImageStore(store, str(root), f"{root}-exec")
+    yield ImageStore(store, LinuxKernel(), str(root), f"{root}-exec")
     store.close()
 
 
@@ -234,13 +258,13 @@ def test_collect_takes_what_a_dead_import_left(images, root):
     [("relative", "absolute"), ("/none", "no such"), ("/etc/passwd", "no such"), ("/", "host")],
 )
 def test_check_directory(root, path, reason):
-    rootfs = RootfsStore(Kernel(), str(root), f"{root}-exec")
+    rootfs = RootfsStore(LinuxKernel(), str(root), f"{root}-exec")
     with pytest.raises(InvalidParameter, match=reason):
         rootfs.check_directory(path)
 
 
 def test_root_itself_and_links_to_its_parents_are_refused(root, tmp_path):
-    rootfs = RootfsStore(Kernel(), str(root), f"{root}-exec")
+    rootfs = RootfsStore(LinuxKernel(), str(root), f"{root}-exec")
     (tmp_path / "link").symlink_to(root.parent)
     for path in (root, root.parent, tmp_path / "link"):
         with pytest.raises(InvalidParameter, match="own root"):
@@ -251,7 +275,7 @@ def test_root_itself_and_links_to_its_parents_are_refused(root, tmp_path):
 
 @pytest.mark.root
 def test_shm_is_shared_and_given_back(root, tmp_path):
-    rootfs = RootfsStore(Kernel(), str(root), str(tmp_path / "exec"))
+    rootfs = RootfsStore(LinuxKernel(), str(root), str(tmp_path / "exec"))
     assert rootfs.shm_path("a", "private") == rootfs.shm_path("a", "none") == ""
     assert rootfs.shm_path("a", "host") == "/dev/shm"
     path = rootfs.shm_path("a", "shareable", 1 << 20)
@@ -270,10 +294,10 @@ def test_mount_of_host_shows_the_host_and_not_the_engine(root, tmp_path):
     """The exec root is a tmpfs, as the engine makes it; the layer lies wherever tests do."""
     exec_root = tmp_path / "exec"
     exec_root.mkdir()
-    Kernel.tmpfs_mount(str(exec_root), "mode=700")
+    LinuxKernel.tmpfs_mount(str(exec_root), "mode=700")
     try:
-        rootfs = RootfsStore(Kernel(), str(root), str(exec_root))
-        mask = HostMask(str(root), str(exec_root))
+        rootfs = RootfsStore(LinuxKernel(), str(root), str(exec_root))
+        mask = HostMask(LinuxKernel(), str(root), str(exec_root))
         rootfs.create_layer("one")
         fd = rootfs.mount("one", mask.lowers)
         try:
@@ -287,4 +311,4 @@ def test_mount_of_host_shows_the_host_and_not_the_engine(root, tmp_path):
             os.close(fd)
         rootfs.remove_layer("one")
     finally:
-        Kernel.umount(str(exec_root))
+        LinuxKernel.umount(str(exec_root))

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
 from ...kernel import frame
-from ...kernel.process import ProcessIdentity, process_root, recorded
+from ...kernel.process import ProcessIdentity, recorded
 from ...runtime.plan.render import Handles, render_exec_plan
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
 from ...runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
 from ...trace import step
+from ..adopt import ensure_spec
 from ..container_spec import environment_with, read_user_files
 from ..ending import is_ending, note
 from ..recover import refresh
@@ -94,21 +95,19 @@ class Exec:
 def container_exec(engine: Services, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
-    Raises Conflict (not running, paused, ends meanwhile), StartFailed with exit code 126 or 127.
+    Raises Conflict (not running, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
         row = engine.store.container(container_id)
         if row is None:
             raise NotFound(f"No such container: {container_id}")
         row = refresh(engine, row)
-        if row.state.paused:
-            raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        with ending_is_conflict(row):
-            spec = read_spec(engine, container_id)
+        with ending_is_conflict(engine, row):
+            spec = read_spec(engine, row)
             process = exec_process(engine, container_id, spec, owner, config)
             joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
             pid = start_exec(engine, joining, scope)
@@ -117,27 +116,28 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
 
 
 @contextmanager
-def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
+def ending_is_conflict(engine: Services, row: ContainerRow) -> Iterator[None]:
     """Whatever fails inside because the container ends at that moment is a Conflict that says so:
     its namespaces, its cgroup, its directories go one after the other."""
     try:
         yield
     except (KernelError, OSError, StartFailed) as error:
-        if is_ending(row.state):
+        if is_ending(engine, row.state):
             raise Conflict(f"Container {row.name} is not running") from error
         if isinstance(error, StartFailed) and error.exit_code != 127:
             raise StartFailed(str(error), 126) from error  # an exec has no other, as in Docker
         raise
 
 
-def read_spec(engine: Services, container_id: str) -> dict[str, Any]:
+def read_spec(engine: Services, row: ContainerRow) -> dict[str, Any]:
     """The spec the container runs by: that of its bundle."""
-    path = f"{task_directory(engine.exec_root, container_id)}/config.json"
+    ensure_spec(engine, row)
+    path = f"{task_directory(engine.exec_root, row.id)}/config.json"
     try:
         with open(path, encoding="utf-8") as file:
             spec: dict[str, Any] = json.load(file)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
+        raise Conflict(f"Container {row.id} is not running") from error
     return spec
 
 
@@ -177,7 +177,7 @@ def exec_user(
     engine: Services, owner: ProcessIdentity, user: str, group_add: Sequence[str]
 ) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = process_root(owner)
+    root = engine.kernel.process_root(owner)
     try:
         return get_user(*read_user_files(engine.kernel, root), user, group_add)
     finally:
@@ -257,7 +257,7 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
 
 def open_exec_handles(engine: Services, joining: Joining, scope: ExitStack) -> Handles:
     """What the joining process needs of the outside."""
-    pidfd = joining.owner.open()
+    pidfd = engine.kernel.process_open(joining.owner)
     scope.callback(os.close, pidfd)
     cgroup = engine.cgroups.open(joining.container_id)
     scope.callback(cgroup.close)

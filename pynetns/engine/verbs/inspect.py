@@ -102,7 +102,7 @@ def list_json(row: ContainerRow) -> dict[str, Any]:
         "Created": unix_seconds(row.created),
         "Ports": list_ports(row),
         "Labels": dict(summary.labels),
-        "State": row.state.docker_status(),
+        "State": row.state.status,
         "Status": status_text(row.state),
         "HostConfig": {"NetworkMode": summary.network_mode},
         "NetworkSettings": {"Networks": row.network.docker_json()["Networks"]},
@@ -155,10 +155,8 @@ def status_text(state: State) -> str:
     """`ps`'s STATUS column. moby container/state.go State.String."""
     now = time.time()
     if state.running:
-        text = f"Up {human_duration(now - unix_seconds(state.started_at))}"
-        return f"{text} (Paused)" if state.paused else text
-    status = state.docker_status()
-    if status == "exited":
+        return f"Up {human_duration(now - unix_seconds(state.started_at))}"
+    if state.status == "exited":
         ago = human_duration(now - unix_seconds(state.finished_at))
         return f"Exited ({state.exit_code}) {ago} ago"
-    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[status]
+    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]

@@ -23,19 +23,19 @@ from ...errors import (
     Unavailable,
     clear_errors,
 )
-from ...kernel import frame
+from ...kernel import Pending, frame
 from ...kernel.mount import MS_PRIVATE
-from ...kernel.netns import PendingNamespace
-from ...kernel.process import boot_id, process_namespace, recorded, start_ticks
+from ...kernel.process import recorded
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
-from ...network.sandbox import Networked, Sandbox, SandboxRequest
+from ...network.request import Networked, SandboxRequest, container_options
+from ...network.sandbox import Sandbox
 from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts, render_plan
 from ...runtime.shim.log_options import encode_log_options
 from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ...trace import step
 from ...undo import Descriptors, Undo
-from ..container_spec import ContainerSpec, create_spec
+from ..container_spec import ContainerSpec, alive, create_spec
 from ..ending import end_task
 from ..lock import container_lock
 from ..lookup import get_container_id
@@ -55,10 +55,11 @@ _MAX_ERROR = 4000  # characters of State.Error: a message may quote what the use
 def container_start(engine: Services, container_id: str, attach: Attach = _NO_ATTACH) -> None:
     """Start a container; returns when its program has been executed.
 
-    Raises NotModified (running), Conflict (paused, being removed), StartFailed and others; whatever
+    Raises NotModified (running), Conflict (being removed), StartFailed and others; whatever
     failed is recorded in the container's state and every earlier step is undone.
     """
     with step("container_start"):
+        engine.check_configuration()
         with container_lock(engine.exec_root, container_id):
             container = load_starting(engine, container_id)
             check_startable(container)
@@ -83,6 +84,7 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
         namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
         sandbox = initialize_networking(engine, container, namespace, scope, undo)
+        undo.push(engine.rootfs.release_shm, container.id)
         spec = create_spec(engine, container, rootfs, sandbox)
         task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
         engine.network.join_sandbox(sandbox)
@@ -92,9 +94,7 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
         undo.dismiss()
 
 
-def begin_namespace(
-    engine: Services, container: Starting, scope: ExitStack
-) -> PendingNamespace | None:
+def begin_namespace(engine: Services, container: Starting, scope: ExitStack) -> Pending | None:
     """The kernel needs most of a millisecond to make a network namespace: it does so while the
     root file system is mounted. None where the container gets none of its own."""
     mode = container.record.host_config.network_mode
@@ -117,7 +117,7 @@ def conditional_mount_on_start(engine: Services, container: Starting, scope: Exi
 def initialize_networking(
     engine: Services,
     container: Starting,
-    namespace: PendingNamespace | None,
+    namespace: Pending | None,
     scope: ExitStack,
     undo: Undo,
 ) -> Sandbox:
@@ -127,8 +127,7 @@ def initialize_networking(
         request = SandboxRequest(
             container_id=record.id,
             container_name=container.name,
-            config=record.config,
-            host_config=record.host_config,
+            options=container_options(record.config, record.host_config),
             directory=container_directory(engine.root, record.id),
             settings=container.network,
             networked=get_networked_container(engine, container),
@@ -148,7 +147,7 @@ def get_networked_container(engine: Services, container: Starting) -> Networked 
     if other_id == container.id:
         raise Conflict("cannot join own network")
     row = engine.store.container(other_id)
-    if row is None or not row.state.running or not recorded(row.state).lives():
+    if row is None or not row.state.running or not alive(engine, row):
         raise Conflict(f"cannot join network of a non running container: {other_id}")
     record = engine.record(other_id)
     directory = container_directory(engine.root, other_id)
@@ -240,7 +239,7 @@ def open_handles(
         cgroup_mounts.append((name, fds[-1]))
     return Handles(
         rootfs=rootfs,
-        namespaces=open_namespaces(spec, sandbox, fds),
+        namespaces=open_namespaces(engine, spec, sandbox, fds),
         binds=binds,
         cgroup=cgroup.v2_fd,
         cgroup_joins=cgroup.join_fds,
@@ -267,7 +266,9 @@ def open_joined_proc(engine: Services, spec: ContainerSpec, fds: Descriptors) ->
     return {"proc": fds[-3], "joined_proc": fds[-1]}
 
 
-def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> dict[str, int]:
+def open_namespaces(
+    engine: Services, spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors
+) -> dict[str, int]:
     """The namespaces that the spec names by path, opened."""
     opened = {}
     for namespace in spec.oci["linux"]["namespaces"]:
@@ -282,7 +283,7 @@ def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> 
             if owner is None:
                 fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
             else:
-                fds.append(process_namespace(owner, os.path.basename(path)))
+                fds.append(engine.kernel.process_namespace(owner, os.path.basename(path)))
         except ProcessLookupError as error:
             raise Conflict(
                 f"cannot join the {namespace['type']} namespace of a container that is not running"
@@ -307,17 +308,16 @@ def stdio_flags(record: ContainerRecord) -> int:
 
 def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid: int) -> None:
     """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
-    state = replace(
-        container.state,
-        status="running",
+    state = container.state.become(
+        "running",
         pid=pid,
-        start_ticks=start_ticks(pid),
+        start_ticks=engine.kernel.start_ticks(pid),
         exit_code=0,
         error="",
         oom_killed=False,
         started_at=rfc3339(time.time_ns()),
         started_before=True,
-        boot_id=boot_id(),
+        boot_id=engine.kernel.boot_id(),
         run=container.state.run + 1,
     )
     attributes = {"name": container.name, "image": container.record.config.image}

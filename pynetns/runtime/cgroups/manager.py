@@ -24,16 +24,17 @@ from ...model.config import HostConfig
 from ...undo import Undo
 from ..spec.devices import DEFAULT_RULES
 from . import parents, shim_place, v1, v2
-from .cgroup import Cgroup, Stats
-from .files import kill_one_by_one, old_containers, pids_below, read_key, read_number, write_file
+from .cgroup import Cgroup
+from .files import kill_one_by_one, old_containers, pids_below
 from .hierarchy import Hierarchies, detect
 from .limits import Setting, check_controllers, render
 from .parents import clean_parent
+from .view import CgroupView
 
 DEFAULT_PARENT = "/pynetns"
 
 
-class CgroupManager:
+class CgroupManager(CgroupView):
     """Cgroups below `parent`, the engine's own cgroup in every hierarchy."""
 
     def __init__(
@@ -42,25 +43,8 @@ class CgroupManager:
         parent: str = DEFAULT_PARENT,
         detect: Callable[[], Hierarchies] = detect,
     ) -> None:
-        self.parent = clean_parent(parent)
-        self._hierarchies = detect()
+        super().__init__(clean_parent(parent), detect())
         self._policy = v2.DevicePolicy(kernel, DEFAULT_RULES)
-
-    @property
-    def layout(self) -> str:
-        """ "v2", "v1", "hybrid" or "none"."""
-        return self._hierarchies.layout
-
-    @property
-    def has_v2(self) -> bool:
-        """Whether containers have a v2 cgroup."""
-        return bool(self._hierarchies.v2)
-
-    def private_namespace(self, privileged: bool) -> bool:
-        """Whether a container gets a cgroup namespace of its own: with v2 alone each one does,
-        privileged or not; beside v1 a privileged one sees the host's. moby adaptContainerSettings.
-        """
-        return self.has_v2 and not (privileged and self._hierarchies.v1)
 
     def validate(self, host_config: HostConfig) -> None:
         """Whether this machine can enforce the limits asked for. Unavailable names the option."""
@@ -267,58 +251,6 @@ class CgroupManager:
                 raise
         except OSError as error:
             raise Conflict(f"container {container_id}: its cgroup: {error.strerror}") from error
-
-    def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
-        """Change the limits of a running container; device rules are not changed.
-
-        Raises as `create`. A v1 hierarchy that it was not in so far is joined by all its processes.
-        """
-        path = self._path(container_id)
-        if path is None:
-            raise Conflict(f"container {container_id}: has no cgroup, it is not running")
-        settings = self._settings(resources)
-        before = self._existing(path)
-        after = self._make_v1(path, settings)
-        for setting in settings:
-            if setting.controller not in self._hierarchies.v1:
-                v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
-        for controller in after.keys() - before.keys():
-            self._join_all(path, after[controller])
-
-    def _join_all(self, path: str, directory: str) -> None:
-        """Until a look finds nobody outside: what a process forks meanwhile is outside too."""
-        while outside := set(self._pids(path)) - set(pids_below(directory)):
-            for pid in outside:
-                with contextlib.suppress(ProcessLookupError):
-                    write_file(f"{directory}/cgroup.procs", str(pid))
-
-    def _pids(self, path: str) -> list[int]:
-        return pids_below(f"{self._hierarchies.anchor}{path}")
-
-    def pids(self, container_id: str) -> list[int]:
-        """The processes of a container, as this process's pid namespace numbers them."""
-        path = self._path(container_id)
-        return [] if path is None else self._pids(path)
-
-    def stats(self, container_id: str) -> Stats:
-        """What the container uses now; zeroes when it has no cgroup."""
-        path = self._path(container_id)
-        if path is None:
-            return Stats(0, None, None, None, 0)
-        own, existing = f"{self._hierarchies.v2}{path}", self._existing(path)
-        memory = existing.get("memory")
-        usec = read_key(f"{own}/cpu.stat", "usage_usec") if self.has_v2 else None
-        return Stats(
-            pids=len(self._pids(path)),
-            cpu_ns=None if usec is None else usec * 1000,
-            memory=read_number(
-                f"{memory}/memory.usage_in_bytes" if memory else f"{own}/memory.current"
-            ),
-            memory_limit=read_number(
-                f"{memory}/memory.limit_in_bytes" if memory else f"{own}/memory.max"
-            ),
-            oom_kills=self._oom_kills(path, existing),
-        )
 
     def _oom_kills(self, path: str, existing: Mapping[str, str]) -> int:
         if "memory" in existing:

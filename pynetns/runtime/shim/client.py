@@ -10,21 +10,14 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ...errors import KernelError
 from ...kernel import frame
 from ...kernel.frame import Frame
 from .connections import GONE, TIMED_OUT, NoShim, ShimConnections, readable
+from .protocol import Exit
 
 __all__ = ["Exit", "NoShim", "ShimClient"]
-
-
-class Exit(NamedTuple):
-    """How a task ended: exit code (128 + n after signal n) and time, ns since the epoch."""
-
-    code: int
-    finished: int
 
 
 class ShimClient(ShimConnections):
@@ -250,6 +243,11 @@ class ShimClient(ShimConnections):
     def close_stdin(self, key: str) -> bool:
         """Close the task's standard input."""
         return self._tell(frame.CLOSE_STDIN, key, 0)
+
+    def record(self, key: str, directory: int) -> bool:
+        """Have the end of the task recorded in `directory` (a descriptor, the caller's), in place of
+        one that was deleted. One that has ended already is recorded when this returns."""
+        return self._tell(frame.RECORD, key, 0, fds=[directory])
 
     def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
         """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""

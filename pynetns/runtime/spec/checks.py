@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ...errors import InvalidParameter
 from ...model.config import Config, HostConfig, Mount
+from ...model.suggest import did_you_mean
 from ..security.capabilities import tweak_capabilities
 from ..security.seccomp_custom import parse_profile, read_profile, source_of
 from ..security.security_opt import BUILTIN, UNCONFINED, parse_security_opt
@@ -115,7 +116,10 @@ def _check_ulimits(config: Config, host_config: HostConfig) -> None:
     for limit in host_config.ulimits:
         option = f"--ulimit {limit.name}"
         if limit.name not in ULIMITS:
-            raise InvalidParameter(f"{option}: unknown; accepted: {', '.join(sorted(ULIMITS))}")
+            raise InvalidParameter(
+                f"{option}: unknown{did_you_mean(limit.name, ULIMITS)}; "
+                f"accepted: {', '.join(sorted(ULIMITS))}"
+            )
         if min(limit.soft, limit.hard) < -1:
             raise InvalidParameter(f"{option}: values must be 0 or more, or -1 for unlimited")
         if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
