@@ -68,23 +68,24 @@ def exec_root_of(pid: int) -> str:
 
 
 def _home_of(pid: int, here: os.stat_result) -> int:
-    """The directory of its socket: the one of its descriptors that is the top of a file system and
-    no cgroup's or log's. -1 when it has ended."""
-    best = -1
+    """The directory of its socket among its descriptors: the exec root, else the one that is the top
+    of a file system and no cgroup's or log's. -1 when it has ended."""
+    home = -1
     for name in _descriptors(pid):
         try:
             fd = os.open(f"/proc/{pid}/fd/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError:
             continue
-        if _is_top(fd):
-            if best >= 0:
-                os.close(best)
-            best = fd
-            if os.path.samestat(os.fstat(fd), here):
-                break
-        else:
+        is_here = os.path.samestat(os.fstat(fd), here)
+        if not is_here and (home >= 0 or not _is_top(fd)):
             os.close(fd)
-    return best
+            continue
+        if home >= 0:
+            os.close(home)
+        home = fd
+        if is_here:
+            break
+    return home
 
 
 def _descriptors(pid: int) -> list[str]:
