@@ -17,7 +17,7 @@ from ..runtime.validate import check_path
 from .create import container_create
 from .exec import Exec, ExecConfig, container_exec
 from .exit import refresh
-from .filters import matches
+from .filters import compile_filters
 from .inspect import inspect_json
 from .lookup import get_container_id
 from .output import collect, copy_logs
@@ -316,8 +316,9 @@ class ContainerCollection:
     def list(
         self, all: bool = False, filters: Mapping[str, Any] | None = None, limit: int = -1
     ) -> list[Container]:
-        """The running containers, or `all`, newest first. Filters: name, id, status, label,
-        ancestor, exited."""
+        """The running containers, or `all`, newest first. Filters, one value or a list for each key:
+        name, id, status, label, ancestor, exited. InvalidParameter."""
+        passes = compile_filters(filters or {})
         rows = [refresh(self._engine, row) for row in self._engine.store.containers()]
         found = []
         for row in sorted(rows, key=lambda r: r.created, reverse=True):
@@ -325,7 +326,7 @@ class ContainerCollection:
                 continue
             if not os.path.exists(f"{self._engine.root}/containers/{row.id}/hostconfig.json"):
                 continue  # being created or removed
-            if filters and not matches(self._engine, row, filters):
+            if filters and not passes(row, self._engine.record(row.id)):
                 continue
             if self._engine.store.container(row.id) is not None:
                 found.append(Container(self._engine, row))

@@ -243,6 +243,29 @@ def test_gc_removes_strangers(engine):
     assert engine.gc() == []
 
 
+def test_gc_of_an_engine_that_is_open_notices_what_ended_and_what_others_left_half_done(place):
+    engine = place.engine()
+    ended = engine.containers.run("host", ["sh", "-c", "exit 4"], detach=True)
+    going = engine.containers.run("host", ["true"], detach=True, remove=True)
+    for container in (ended, going):
+        engine.shim.wait(container.id)
+    body = f"""
+    c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
+    engine.network.join = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+    c.start()
+    """
+    in_another_process(place, body, kill=True)
+    before = {row.name for row in engine.store.containers()}
+    engine.gc()
+    rows = {row.name: row for row in engine.store.containers()}
+    assert before - set(rows) == {going.name}
+    assert (rows[ended.name].state.status, rows[ended.name].state.exit_code) == ("exited", 4)
+    assert rows["victim"].state.docker_status() == "created"
+    assert engine.store.sandboxes() == [] and engine.store.endpoints() == []
+    assert os.listdir(f"{engine.exec_root}/tasks") == []
+    assert engine.gc() == []
+
+
 @pytest.mark.parametrize("name", ["config.v2.json", "hostconfig.json"])
 def test_damaged_state_file_is_named_and_left_alone(place, name):
     engine = place.engine()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from pynetns.errors import Conflict, InvalidParameter, System, Unavailable
 from pynetns.model.config import HostConfig
 from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent
+from pynetns.runtime.cgroups import files as cgroup_files
 from pynetns.runtime.cgroups.files import read_key, read_number
 from pynetns.runtime.cgroups.hierarchy import parse_mountinfo
 from pynetns.runtime.cgroups.limits import check_controllers, render, shares_to_weight
@@ -466,3 +469,44 @@ def test_reading(tmp_path):
     assert read_number(str(tmp_path / "none")) is None
     with pytest.raises(System):
         read_number(str(tmp_path))
+
+
+# ---- processes ----
+
+
+@pytest.fixture
+def sleeper():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def test_only_who_is_still_in_the_cgroup_is_killed(monkeypatch, sleeper):
+    """A pid that was read may be another process's by now: it is looked at again before the signal."""
+    looks = iter([[sleeper.pid], [], []])
+    monkeypatch.setattr(cgroup_files, "pids_below", lambda directory: next(looks))
+    cgroup_files.kill_one_by_one("/x")
+    assert list(looks) == [], "it is looked at until nobody is left"
+    sleeper.terminate()
+    assert sleeper.wait() == -signal.SIGTERM, "it was not killed before"
+
+
+def test_all_below_are_killed_and_their_end_is_waited_for(tmp_path, monkeypatch, sleeper):
+    (tmp_path / "inside").mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    procs = tmp_path / "inside/cgroup.procs"
+    procs.write_text(f"{sleeper.pid}\n{gone.pid}\n")
+    (tmp_path / "cgroup.procs").write_text("")
+    real, ends = cgroup_files.pids_below, []
+
+    def look(directory):
+        """As the kernel does: who has ended is not shown."""
+        if sleeper.poll() is not None and not ends:
+            ends.append(sleeper.pid)
+            procs.write_text("")
+        return real(directory)
+
+    monkeypatch.setattr(cgroup_files, "pids_below", look)
+    cgroup_files.kill_one_by_one(str(tmp_path))
+    assert ends == [sleeper.pid] and sleeper.wait() == -signal.SIGKILL

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -205,6 +207,41 @@ def test_many_imports_at_once(images, root):
     assert len({image.id for image in made}) == 2
     assert len(os.listdir(root / "overlay2")) == 2
     assert os.listdir(root / "tmp") == []
+
+
+def test_nobody_else_is_at_the_layers_while_an_image_comes_or_goes(images, root, monkeypatch):
+    """An import may find its layer there, which a removal of another image is about to take."""
+    alone: list[str] = []
+
+    def watched(verb):
+        real = getattr(Store, verb)
+
+        def call(store, *args):
+            with open_directory(root / "image") as fd, pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone.append(verb)
+            return real(store, *args)
+
+        monkeypatch.setattr(Store, verb, call)
+
+    for verb in ("add_image", "tag_image", "untag_image", "remove_image"):
+        watched(verb)
+    images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    images.remove("one")
+    images.remove("two")
+    assert alone == ["add_image", "tag_image", "untag_image", "remove_image"]
+    with open_directory(root / "image") as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def open_directory(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
 
 
 def test_failing_import_leaves_nothing(images, root, tmp_path):
