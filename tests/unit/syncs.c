@@ -33,13 +33,13 @@ static void note_fd(const char *what, int fd)
 	note(what, path);
 }
 
-#define SYNC(name)                                                         \
-	int name(int fd)                                                   \
-	{                                                                  \
-		int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, #name);  \
-		int answer = real(fd);                                     \
-		note_fd("sync", fd);                                       \
-		return answer;                                             \
+#define SYNC(name)                                                                                                     \
+	int name(int fd)                                                                                               \
+	{                                                                                                              \
+		int (*real)(int) = (int (*)(int))dlsym(RTLD_NEXT, #name);                                              \
+		int answer = real(fd);                                                                                 \
+		note_fd("sync", fd);                                                                                   \
+		return answer;                                                                                         \
 	}
 
 SYNC(fsync)
@@ -48,8 +48,7 @@ SYNC(syncfs)
 
 int rename(const char *from, const char *to)
 {
-	int (*real)(const char *, const char *) =
-		(int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
+	int (*real)(const char *, const char *) = (int (*)(const char *, const char *))dlsym(RTLD_NEXT, "rename");
 	int answer = real(from, to);
 
 	note("rename", to);

@@ -50,7 +50,8 @@ def synced(library: Path, tmp_path: Path):  # type: ignore[no-untyped-def]
     root.mkdir()
 
     def run(code: str) -> list[str]:
-        environment = {**os.environ, "SYNCS": str(log), "LD_PRELOAD": str(library)}
+        preload = f"{os.environ.get('LD_PRELOAD', '')} {library}"
+        environment = {**os.environ, "SYNCS": str(log), "LD_PRELOAD": preload}
         subprocess.run(
             [sys.executable, "-c", PROLOGUE + code + "\nos._exit(0)", str(root)],
             env=environment,

@@ -133,15 +133,13 @@ def test_its_successor_is_asked_again(client, tmp_path, verb, endings):
     assert len({(asked.kind, asked.key, asked.arg) for asked in shims.asked}) == 1
 
 
-def test_an_idle_connection_to_one_that_has_ended_is_not_used(client, tmp_path):
+def test_an_idle_connection_to_one_that_has_ended_is_no_sign_of_life(client):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     client.give(ours.detach())
     theirs.close()
-    shims = Shims(str(tmp_path), answers=((frame.OK, {}),))
-    try:
-        assert client.signal("a", 9)
-    finally:
-        shims.end()
+    assert not client.alive()
+    with pytest.raises(NoShim):
+        client.connect(start=False)
 
 
 @pytest.mark.parametrize("ending", ENDINGS[1:])
