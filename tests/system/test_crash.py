@@ -245,16 +245,16 @@ def test_gc_removes_strangers(engine):
 
 def test_gc_of_an_engine_that_is_open_notices_what_ended_and_what_others_left_half_done(place):
     engine = place.engine()
-    ended = engine.containers.run("host", ["sh", "-c", "exit 4"], detach=True)
-    going = engine.containers.run("host", ["true"], detach=True, remove=True)
-    for container in (ended, going):
-        engine.shim.wait(container.id)
     body = f"""
     c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
     engine.network.join = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
     c.start()
     """
     in_another_process(place, body, kill=True)
+    ended = engine.containers.run("host", ["sh", "-c", "exit 4"], detach=True)
+    going = engine.containers.run("host", ["true"], detach=True, remove=True)
+    for container in (ended, going):
+        engine.shim.wait(container.id)
     before = {row.name for row in engine.store.containers()}
     engine.gc()
     rows = {row.name: row for row in engine.store.containers()}
