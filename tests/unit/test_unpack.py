@@ -175,6 +175,17 @@ def test_a_way_that_changes_between_members(target):
     assert os.listdir(f"{target}/two/sub") == ["b"]
 
 
+def test_a_way_that_a_member_on_it_changes(target):
+    """The way to `l/…` leads through what `l/b` replaces."""
+    unpack(
+        target,
+        *(directory("a/b"), directory("c/d"), symlink("l", "a/b/.."), member("l/x", b"x")),
+        *(symlink("l/b", "/c/d"), member("l/y", b"y")),
+    )
+    assert read(target, "a/x") == "x" and os.readlink(f"{target}/a/b") == "/c/d"
+    assert sorted(os.listdir(f"{target}/a")) == ["b", "x"] and read(target, "c/y") == "y"
+
+
 def test_a_file_on_the_way_is_an_error(target):
     with pytest.raises(InvalidParameter, match=r"'a/b': Not a directory"):
         unpack(target, member("a", b""), member("a/b", b""))
