@@ -121,7 +121,7 @@ def test_tree_clone(benchmark: Any, kernel: Kernel, layer: dict[str, str]) -> No
 
 def test_render_plan(benchmark: Any) -> None:
     """The plan of a default container, from its spec: what Python does before each clone."""
-    from pynetns.runtime.plan import Handles, render_plan
+    from pynetns.runtime.plan.render import Handles, render_plan
 
     spec: dict[str, Any] = {
         "hostname": "micro",

@@ -5,7 +5,7 @@ The public names (all else is internal and may change):
     Engine, Container, Image, Exec, Attach          the engine and its objects
     Recorder                                        trace the steps of a start
     errors                                          the exception tree
-    kernel.namespaces, .links, .spawn, .join        low-level parts, no engine involved
+    lowlevel.namespaces, .links, .spawn, .join      parts that work alone, no engine involved
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from typing import Any
 
-    from .engine.container import Container, ContainerError
-    from .engine.core import Engine
-    from .engine.exec import Exec
-    from .engine.images import Image
+    from .client.containers import Container, ContainerError
+    from .client.engine import Engine
+    from .client.images import Image
+    from .engine.verbs.exec import Exec
     from .runtime.task import Attach
     from .trace import Recorder
 
@@ -28,11 +28,11 @@ __all__ = ["Attach", "Container", "ContainerError", "Engine", "Exec", "Image", "
 
 # Imported when first used: the command line must not pay for what a verb does not need.
 _HOMES = {
-    "Engine": ".engine.core",
-    "Container": ".engine.container",
-    "ContainerError": ".engine.container",
-    "Exec": ".engine.exec",
-    "Image": ".engine.images",
+    "Engine": ".client.engine",
+    "Container": ".client.containers",
+    "ContainerError": ".client.containers",
+    "Exec": ".engine.verbs.exec",
+    "Image": ".client.images",
     "Attach": ".runtime.task",
     "Recorder": ".trace",
 }

@@ -73,7 +73,7 @@ def watch_directory(directory: str) -> None:
 
 def watch_root(root: str) -> None:
     """From now on look at what the engine of `root` makes."""
-    from pynetns.engine.core import default_cgroup_parent
+    from pynetns.engine.services import default_cgroup_parent
 
     _our_cgroup_parents.add(default_cgroup_parent(root).strip("/"))
 

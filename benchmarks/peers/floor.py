@@ -34,8 +34,8 @@ class Floor(Peer):
 
     def _filter(self) -> Path:
         """The default filter, compiled by pynetns: both load the same program."""
-        from pynetns.runtime.capabilities import tweak_capabilities
-        from pynetns.runtime.seccomp import container_seccomp, load_filter
+        from pynetns.runtime.security.capabilities import tweak_capabilities
+        from pynetns.runtime.security.seccomp import container_seccomp, load_filter
 
         block = container_seccomp((), tweak_capabilities())
         assert block is not None

@@ -17,7 +17,7 @@ from .options import Command, Option, UsageError
 from .stdio import OutputError
 
 if TYPE_CHECKING:
-    from ..engine.container import Container
+    from ..client.containers import Container
     from .main import Context
     from .options import Values
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from .options import Command, Option
 
 if TYPE_CHECKING:
-    from ..engine.exec import Exec
+    from ..engine.verbs.exec import Exec
     from .main import Context
     from .options import Values
 

@@ -65,7 +65,7 @@ def created_since(created: Any) -> str:
     """ "2 days ago" of an RFC 3339 time."""
     if not created:
         return ""
-    from ..engine.inspect import human_duration, unix_seconds
+    from ..engine.verbs.inspect import human_duration, unix_seconds
 
     return f"{human_duration(time.time() - unix_seconds(created))} ago"
 

@@ -35,7 +35,7 @@ _COMMAND_LENGTH = 20
 
 def ps(context: Context, values: Values, words: list[str]) -> int:
     """`pynetns ps`."""
-    from ..engine.inspect import list_json
+    from ..engine.verbs.inspect import list_json
     from ..model.parse import parse_integer
 
     check_format(values.get("format"))
@@ -71,7 +71,7 @@ def parse_filters(entries: list[str]) -> dict[str, list[str]]:
 
 def row_of(summary: Mapping[str, Any], no_trunc: bool) -> dict[str, str]:
     """The fields of one line of `ps`, from an element of Docker's ContainerList."""
-    from ..engine.inspect import human_duration
+    from ..engine.verbs.inspect import human_duration
 
     command = summary["Command"]
     return {

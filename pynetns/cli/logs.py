@@ -25,7 +25,7 @@ _UNITS["h"] = 60 * _UNITS["m"]
 
 def logs(context: Context, values: Values, names: list[str]) -> int:
     """`pynetns logs`: each stream to ours of the same name."""
-    from ..engine.output import copy_logs
+    from ..engine.verbs.logs import copy_logs
     from ..model.state import rfc3339
     from ..streams.logs import parse_tail
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any, NoReturn
 
-    from ..engine.core import Engine
+    from ..client.engine import Engine
     from .options import Values
 
 # verb -> the module beside this one whose COMMANDS has it
@@ -85,7 +85,7 @@ class Context:
         """The engine of --root and --exec-root, opened at the first use."""
         if self._engine is None:
             if self._open_engine is None:
-                from ..engine.core import Engine
+                from ..client.engine import Engine
 
                 self._open_engine = Engine
             given = {k: v for k, v in self.options.items() if k in _ENGINE_OPTIONS}

@@ -142,8 +142,8 @@ class Machine:
         from ..errors import KernelError
 
         try:
-            from ..kernel.link import bridge_create, veth_create
-            from ..kernel.namespace import netns_create
+            from ..kernel.netns import netns_create
+            from ..kernel.rtnetlink import bridge_create, veth_create
         except ImportError as error:
             return str(error)
         try:

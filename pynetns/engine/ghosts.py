@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING
 
 from .lock import remove_lock, try_container_lock
 from .record import container_directory
-from .remove import remove_files
+from .removal import remove_files
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
-    from .core import Engine
+    from .services import Services
 
 
-def has_files(engine: Engine, container_id: str) -> bool:
+def has_files(engine: Services, container_id: str) -> bool:
     """Whether the container's configuration is there; `hostconfig.json` is written last."""
     return os.path.exists(f"{container_directory(engine.root, container_id)}/hostconfig.json")
 
 
-def remove_ghost(engine: Engine, row: ContainerRow) -> bool:
+def remove_ghost(engine: Services, row: ContainerRow) -> bool:
     """Remove the container if it was never completed and nobody is at it; whether it is gone."""
     if row.state.started_before or row.state.running or has_files(engine, row.id):
         return False

@@ -7,6 +7,7 @@ returns and are rewritten only by an explicit change. Running state is the store
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -181,8 +182,6 @@ def write_atomically(path: str, text: str) -> None:
 
 
 def _disk_error(path: str, error: OSError) -> Exception:
-    import errno
-
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(f"{path}: {error.strerror}: free some space below the engine's root")
     return System(f"{path}: {error.strerror}")

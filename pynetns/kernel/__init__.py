@@ -5,29 +5,29 @@ Owns: the list of what the C core offers to the engine. fake.py has a FakeKernel
 
 from __future__ import annotations
 
-from . import bpf, link, mount, namespace, process
+from . import bpf, mount, netns, process, rtnetlink
 
 
 class Kernel:
     """The real kernel. All methods raise KernelError; descriptors handed out are the caller's."""
 
-    netns_create = staticmethod(namespace.netns_create)
-    netns_begin = staticmethod(namespace.PendingNamespace)
-    ns_pin = staticmethod(namespace.ns_pin)
-    ns_unpin = staticmethod(namespace.ns_unpin)
-    ns_open = staticmethod(namespace.ns_open)
-    ns_enter = staticmethod(namespace.ns_enter)
+    netns_create = staticmethod(netns.netns_create)
+    netns_begin = staticmethod(netns.PendingNamespace)
+    ns_pin = staticmethod(netns.ns_pin)
+    ns_unpin = staticmethod(netns.ns_unpin)
+    ns_open = staticmethod(netns.ns_open)
+    ns_enter = staticmethod(netns.ns_enter)
     process_namespace = staticmethod(process.process_namespace)
 
-    nl_open = staticmethod(link.nl_open)
-    veth_create = staticmethod(link.veth_create)
-    link_configure = staticmethod(link.link_configure)
-    bridge_create = staticmethod(link.bridge_create)
-    link_index = staticmethod(link.link_index)
-    link_set_up = staticmethod(link.link_set_up)
-    link_delete = staticmethod(link.link_delete)
-    address_add = staticmethod(link.address_add)
-    route_add = staticmethod(link.route_add)
+    nl_open = staticmethod(rtnetlink.nl_open)
+    veth_create = staticmethod(rtnetlink.veth_create)
+    link_configure = staticmethod(rtnetlink.link_configure)
+    bridge_create = staticmethod(rtnetlink.bridge_create)
+    link_index = staticmethod(rtnetlink.link_index)
+    link_set_up = staticmethod(rtnetlink.link_set_up)
+    link_delete = staticmethod(rtnetlink.link_delete)
+    address_add = staticmethod(rtnetlink.address_add)
+    route_add = staticmethod(rtnetlink.route_add)
 
     overlay_mount = staticmethod(mount.overlay_mount)
     tree_clone = staticmethod(mount.tree_clone)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from ..errors import KernelError
-from .lib import call, ffi, lib
+from .lib import call, ffi, lib, step_name
 
 HELLO = lib.PN_FRAME_HELLO
 SPAWN = lib.PN_FRAME_SPAWN
@@ -154,8 +154,6 @@ def log_options(
 
 def parse_error(payload: bytes) -> KernelError:
     """The KernelError that the payload of an ERROR frame describes."""
-    from .lib import step_name
-
     error = ffi.new("struct pn_error *")
     ffi.memmove(error, payload, ffi.sizeof("struct pn_error"))
     detail = ffi.string(error.detail).decode("utf-8", "replace")

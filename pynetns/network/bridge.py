@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import Conflict, KernelError, Unavailable
-from ..kernel import Kernel
-from . import netlink
+from ..kernel import Kernel, netlink
 from .ipam import parse_subnet
 
 # Docker's default address pools: 172.17.0.0/16 to 172.31.0.0/16, then 192.168.0.0/16 in /20s.

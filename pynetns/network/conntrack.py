@@ -16,8 +16,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ..errors import KernelError
-from . import netlink
-from .netlink import attr, nest, parse
+from ..kernel import netlink
+from ..kernel.netlink import attr, nest, parse
 from .published import ANY, Publishable
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK

@@ -25,10 +25,10 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..errors import KernelError, Unavailable
+from ..kernel import nfnetlink as nf
+from ..kernel.netlink import attr, attributes, nest, parse, string, text
+from ..kernel.nfnetlink import Message, u32
 from . import conntrack
-from . import nfnetlink as nf
-from .netlink import attr, attributes, nest, parse, string, text
-from .nfnetlink import Message, u32
 from .published import ANY, Publishable, PublishedPort
 
 ANY_MAP = "published_any"  # (protocol, port) -> (address, port): on every address of the host

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from ..kernel import Kernel
-from ..kernel.namespace import PendingNamespace
+from ..kernel.netns import PendingNamespace
 from ..kernel.process import ProcessIdentity
 from ..model.config import Config, HostConfig
 from ..model.network import NetworkSettings

@@ -15,11 +15,10 @@ from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
 from ..kernel import frame
-from ..kernel.plan import Plan
-from ..kernel.spawn import child_spans
+from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
-from .shim import Exit, ShimClient
+from .shim.client import Exit, ShimClient
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}

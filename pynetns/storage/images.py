@@ -25,8 +25,8 @@ from ..files import make_directories, make_directory, sync_directory
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
+from .host_image import HostMask
 from .layers import layer_directory, remove_layer_directory, remove_tree
-from .overlay import HostMask
 from .reference import DEFAULT_TAG, apply_changes, id_prefix, parse_reference
 
 HOST = "host"

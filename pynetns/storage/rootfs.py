@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from ..errors import InvalidParameter, KernelError, Unavailable
 from ..files import make_directories
 from ..kernel import Kernel
+from .host_image import HostMask, is_overlay
 from .layers import create_layer_directory, layer_directory, remove_layer_directory
-from .overlay import HostMask, is_overlay
 
 DEFAULT_SHM_SIZE = 64 << 20
 

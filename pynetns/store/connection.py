@@ -6,10 +6,12 @@ SQLite does with locks of its own that a fork must not meet. Knows nothing of wh
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -90,3 +92,15 @@ def release(lock: Any) -> None:
             lock.release()
     except RuntimeError:
         pass  # not ours (any more)
+
+
+def start_anew() -> None:
+    """In a forked child: the thread that holds or waits for the old lock is not here."""
+    Opening.lock, Opening.owner = threading.RLock(), 0
+
+
+def remove_files(path: str) -> None:
+    """A database that came to nothing, or has another name by now, with SQLite's files beside it."""
+    for file in (path, f"{path}-wal", f"{path}-shm"):
+        with suppress(FileNotFoundError):
+            os.unlink(file)

@@ -26,8 +26,15 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import Link, Opening, alone, end_transaction, leave, release
+from .connection import (
+    Link,
+    alone,
+    end_transaction,
+    release,
+    remove_files,
+)
 from .copy import cannot_write, read_copy
+from .forks import watched
 from .refusals import translate
 from .rows import SCHEMA, SCHEMA_VERSION
 
@@ -49,7 +56,7 @@ class Database:
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._write_lock = threading.RLock()
         self._closed = False
-        _databases.add(self)
+        watched.add(self)
         try:
             self._open()
         except BaseException:
@@ -78,9 +85,9 @@ class Database:
         fresh = f"{self.path}.{secrets.token_hex(8)}"
         try:
             self._link_in_place(fresh)
-            _remove_files(fresh)
+            remove_files(fresh)
         except BaseException:
-            _remove_files(fresh)
+            remove_files(fresh)
             raise
 
     def _link_in_place(self, fresh: str) -> None:
@@ -168,7 +175,7 @@ class Database:
     def close(self) -> None:
         """Close every thread's connection. Idempotent."""
         self._closed = True
-        _databases.discard(self)
+        watched.discard(self)
         self._drop_links()
 
     def _drop_links(self) -> None:
@@ -335,12 +342,12 @@ class Database:
 
     # ---- forks ----
 
-    def _quiesce(self) -> None:
+    def quiesce(self) -> None:
         self._write_lock.acquire()
         self._held: list[Link] = []
-        self._hold_new()
+        self.hold_new()
 
-    def _hold_new(self) -> bool:
+    def hold_new(self) -> bool:
         """Take the locks of connections that have come since; whether there were any."""
         new = [link for link in list(self._links) if link not in self._held]
         for link in new:
@@ -348,68 +355,17 @@ class Database:
             self._held.append(link)
         return bool(new)
 
-    def _is_quiet(self) -> bool:
+    def is_quiet(self) -> bool:
         return all(link in self._held for link in list(self._links))
 
-    def _resume(self) -> None:
+    def resume(self) -> None:
         held, self._held = self._held, []
         for link in held:
             link.lock.release()
         self._write_lock.release()
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
         """In a forked child: nothing inherited is used; the next call connects anew."""
         self._held = []
         self._write_lock = threading.RLock()
         self._drop_links()
-
-
-def _remove_files(path: str) -> None:
-    """A database that came to nothing, or has another name by now, with SQLite's files beside it."""
-    for file in (path, f"{path}-wal", f"{path}-shm"):
-        with suppress(FileNotFoundError):
-            os.unlink(file)
-
-
-_databases: weakref.WeakSet[Database] = weakref.WeakSet()
-_forking: list[Database] = []
-
-
-def _before_fork() -> None:
-    """Wait until no thread is inside SQLite, and keep it so: every connection's lock first, the one
-    for opening last, again for those that were opened meanwhile."""
-    _forking.clear()
-    while True:
-        for database in [d for d in list(_databases) if d not in _forking]:
-            database._quiesce()
-            _forking.append(database)
-        Opening.lock.acquire()
-        if all(d in _forking and d._is_quiet() for d in list(_databases)):
-            return
-        Opening.lock.release()
-        for database in _forking:
-            database._hold_new()
-
-
-def _after_fork_in_parent() -> None:
-    leave()
-    for database in _forking:
-        database._resume()
-    _forking.clear()
-
-
-def _after_fork_in_child() -> None:
-    Opening.lock, Opening.owner = (
-        threading.RLock(),
-        0,
-    )  # the thread that waits for the old one is not here
-    for database in _forking:
-        database._reopen()
-    _forking.clear()
-
-
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)

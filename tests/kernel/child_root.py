@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pynetns.kernel import Kernel
-from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
 from pynetns.kernel.mount import MS_PRIVATE
-from pynetns.kernel.plan import Plan
-from pynetns.kernel.spawn import spawn
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
+from pynetns.lowlevel.spawn import spawn
 
 BUSYBOX = "/bin/busybox"
 ENV = {"PATH": "/bin"}

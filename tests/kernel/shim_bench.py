@@ -8,9 +8,9 @@ import signal
 from pathlib import Path
 
 from pynetns.kernel import frame
-from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
-from pynetns.kernel.plan import Plan
-from pynetns.runtime.shim import ShimClient
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
+from pynetns.runtime.shim.client import ShimClient
 from pynetns.runtime.task import Task, read_exit
 
 from ..conftest import end_shim, shim_processes

@@ -14,7 +14,7 @@ from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
 from pynetns.runtime.cgroups.device_bpf import assemble
 from pynetns.runtime.cgroups.hierarchy import detect
-from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.runtime.spec.devices import DEFAULT_RULES
 
 from ..devices import forbidden_node
 from ..layouts import only_on

@@ -10,8 +10,8 @@ import pytest
 
 from pynetns.errors import Conflict, KernelError, Unavailable
 from pynetns.kernel import Kernel
-from pynetns.kernel.links import Links
-from pynetns.kernel.namespaces import NetworkNamespace
+from pynetns.lowlevel.links import Links
+from pynetns.lowlevel.namespaces import NetworkNamespace
 from pynetns.network import bridge
 from pynetns.network.bridge import Bridge, Link
 

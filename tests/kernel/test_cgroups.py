@@ -15,7 +15,7 @@ from pynetns.errors import InvalidParameter, KernelError
 from pynetns.kernel import Kernel
 from pynetns.model.config import HostConfig
 from pynetns.runtime.cgroups import CgroupManager
-from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.runtime.spec.devices import DEFAULT_RULES
 from pynetns.undo import Undo
 
 from ..devices import forbidden_node

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel.plan import Plan
-from pynetns.kernel.spawn import spawn
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.spawn import spawn
 from pynetns.runtime.task import Task
 
 pytestmark = pytest.mark.root

@@ -20,8 +20,17 @@ def test_the_document(tmp_path):
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("module", ["namespaces", "links", "spawn", "join", "plan"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lowlevel.namespaces",
+        "lowlevel.links",
+        "lowlevel.spawn",
+        "lowlevel.join",
+        "kernel.operations",
+    ],
+)
 def test_the_module(module):
-    result = doctest.testmod(importlib.import_module(f"pynetns.kernel.{module}"))
+    result = doctest.testmod(importlib.import_module(f"pynetns.{module}"))
     assert result.attempted > 0
     assert result.failed == 0

@@ -1,4 +1,4 @@
-"""csrc/netlink.c, csrc/link.c and kernel/links.py: what the kernel has after each call."""
+"""csrc/netlink.c, csrc/link.c and lowlevel/links.py: what the kernel has after each call."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from collections.abc import Iterator
 import pytest
 
 from pynetns.errors import InvalidParameter, KernelError
-from pynetns.kernel import Kernel, links, namespaces
-from pynetns.kernel.links import Links
-from pynetns.kernel.namespaces import NetworkNamespace
+from pynetns.kernel import Kernel
+from pynetns.lowlevel import links, namespaces
+from pynetns.lowlevel.links import Links
+from pynetns.lowlevel.namespaces import NetworkNamespace
 
 pytestmark = pytest.mark.root
 

@@ -1,4 +1,4 @@
-"""csrc/namespace.c and kernel/namespaces.py: network namespaces made, pinned, entered, ended."""
+"""csrc/namespace.c and lowlevel/namespaces.py: network namespaces made, pinned, entered, ended."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import pytest
 
 from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
-from pynetns.kernel.namespaces import CLONE_NEWNET, NetworkNamespace
+from pynetns.lowlevel.namespaces import CLONE_NEWNET, NetworkNamespace
 
 from ..interrupts import PACKAGE, descriptors, interrupted, kept
 
@@ -216,8 +216,8 @@ import os, sys
 from pynetns.errors import KernelError
 from pynetns.kernel import Kernel
 from pynetns.kernel.mount import overlay_mount
-from pynetns.kernel.namespaces import NetworkNamespace
-from pynetns.kernel.namespace import PendingNamespace
+from pynetns.lowlevel.namespaces import NetworkNamespace
+from pynetns.kernel.netns import PendingNamespace
 
 assert not os.path.exists("/proc/self")
 pin, low = sys.argv[1:]
@@ -267,7 +267,7 @@ def test_in_a_process_with_much_thread_local_storage(tmp_path):
     library = tmp_path / "tls.so"
     subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
     script = (
-        "import os; from pynetns.kernel.namespace import PendingNamespace;"
+        "import os; from pynetns.kernel.netns import PendingNamespace;"
         "[os.close(fd) for fd in PendingNamespace().finish()]"
     )
     done = subprocess.run(
@@ -301,7 +301,7 @@ def test_interrupt_at_any_line_loses_no_namespace():
             begun.append(Kernel.netns_begin())
             new_namespace(Unpinned(), sandbox, SandboxRow("c", "s", "/k"), begun[0])
 
-        files = (f"{PACKAGE}/kernel/namespace.py", f"{PACKAGE}/network/sandbox.py")
+        files = (f"{PACKAGE}/kernel/netns.py", f"{PACKAGE}/network/sandbox.py")
         came_as_far = interrupted(files, at, work)
         kept.clear()  # or the frames keep what was begun, but not handed out
         sandbox.close()

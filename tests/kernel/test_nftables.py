@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from pynetns.errors import KernelError, Unavailable
-from pynetns.kernel import Kernel
-from pynetns.kernel.links import Links
-from pynetns.kernel.namespaces import NetworkNamespace
-from pynetns.network import conntrack, nfnetlink, nftables
+from pynetns.kernel import Kernel, nfnetlink
+from pynetns.lowlevel.links import Links
+from pynetns.lowlevel.namespaces import NetworkNamespace
+from pynetns.network import conntrack, nftables
 from pynetns.network.bridge import setup_bridge
 from pynetns.network.nftables import PublishedPort
 

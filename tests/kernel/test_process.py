@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import pytest
 
-from pynetns.kernel.join import CLONE_NEWUTS, join
 from pynetns.kernel.process import (
     ProcessIdentity,
     boot_id,
@@ -20,6 +19,7 @@ from pynetns.kernel.process import (
     recorded,
     start_ticks,
 )
+from pynetns.lowlevel.join import CLONE_NEWUTS, join
 from pynetns.model.state import State
 
 

@@ -13,15 +13,15 @@ import signal
 
 import pytest
 
-from pynetns.runtime.capabilities import DEFAULT
-from pynetns.runtime.seccomp import machine, resolve, resolve_default
-from pynetns.runtime.seccomp_bpf import generate
-from pynetns.runtime.seccomp_compile import (
+from pynetns.runtime.security.capabilities import DEFAULT
+from pynetns.runtime.security.seccomp import machine, resolve, resolve_default
+from pynetns.runtime.security.seccomp_bpf import generate
+from pynetns.runtime.security.seccomp_compile import (
     compile_by_libseccomp,
     compile_filter,
     load_library,
 )
-from pynetns.runtime.seccomp_rules import (
+from pynetns.runtime.security.seccomp_rules import (
     ALLOW,
     ERRNO,
     TOKENS,

@@ -11,8 +11,8 @@ import pytest
 
 from pynetns.errors import KernelError, StartFailed
 from pynetns.kernel import frame
-from pynetns.kernel.join import CLONE_NEWNS, CLONE_NEWPID
-from pynetns.kernel.plan import Plan
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
 from pynetns.runtime.task import Attach, Task, read_exit
 
 from ..conftest import shim_processes

@@ -17,9 +17,9 @@ import pytest
 
 from pynetns.errors import KernelError, StartFailed, Unavailable
 from pynetns.kernel import frame
-from pynetns.kernel.join import CLONE_NEWNS
-from pynetns.kernel.plan import Plan
-from pynetns.runtime.shim import Exit, ShimClient
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.join import CLONE_NEWNS
+from pynetns.runtime.shim.client import Exit, ShimClient
 from pynetns.runtime.task import Attach, Task, read_exit
 
 from ..conftest import shim_processes

@@ -10,9 +10,9 @@ import threading
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel.join import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, join
-from pynetns.kernel.plan import Plan
-from pynetns.kernel.spawn import spawn
+from pynetns.kernel.operations import Plan
+from pynetns.lowlevel.join import CLONE_NEWIPC, CLONE_NEWNS, CLONE_NEWPID, CLONE_NEWUTS, join
+from pynetns.lowlevel.spawn import spawn
 from pynetns.trace import Recorder
 
 pytestmark = pytest.mark.root

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.runtime.spec import MASKED_PATHS
+from pynetns.runtime.spec.create import MASKED_PATHS
 
 from ..devices import forbidden_device
 from .conftest import exec_outcome, wait_for_line

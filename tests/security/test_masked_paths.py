@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.runtime.spec import MASKED_PATHS, READONLY_PATHS
+from pynetns.runtime.spec.create import MASKED_PATHS, READONLY_PATHS
 
 from .conftest import stop_and_read, wait_for_line
 from .images import SOME_DESCRIPTORS

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from pynetns import doctor
-from pynetns.engine.core import default_cgroup_parent
+from pynetns.engine.services import default_cgroup_parent
 from pynetns.runtime.cgroups.hierarchy import detect
 
 from .. import layouts

@@ -108,7 +108,7 @@ KILLED_AT = [
 def test_start_killed_half_way_leaves_nothing(place, where):
     """SIGKILL in the middle of a start: the next engine gives back what was made."""
     body = f"""
-    from pynetns.engine import start
+    from pynetns.engine.verbs import start
     c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -134,7 +134,7 @@ def test_start_killed_half_way_leaves_nothing(place, where):
 @pytest.mark.parametrize("where", ["create_files_of", "register_name", "write_record"])
 def test_create_killed_half_way_is_collected(place, where):
     body = f"""
-    from pynetns.engine import create
+    from pynetns.engine.verbs import create
     real = create.{where}
     def die(*args, **kwargs):
         real(*args, **kwargs)
@@ -294,7 +294,7 @@ def test_damaged_container_does_not_keep_others_from_use(place):
 
 
 def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place, monkeypatch):
-    from pynetns.engine import restore
+    from pynetns.engine import recover
 
     engine = place.engine()
     for name in ("stubborn", "other"):
@@ -302,14 +302,14 @@ def test_container_that_cannot_be_repaired_does_not_keep_the_engine_closed(place
             "host", ["true"], detach=True, name=name, network_mode="none"
         )
         engine.shim.wait(container.id)
-    settle = restore.settle_exit
+    settle = recover.settle_exit
 
     def resist(engine, row):
         if row.name == "stubborn":
             raise OSError("it resists")
         return settle(engine, row)
 
-    monkeypatch.setattr(restore, "settle_exit", resist)
+    monkeypatch.setattr(recover, "settle_exit", resist)
     states = {row.name: row.state.status for row in place.engine().store.containers()}
     assert states == {"stubborn": "running", "other": "exited"}
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from pynetns import errors
-from pynetns.engine.container import ContainerError
+from pynetns.client.containers import ContainerError
 from pynetns.runtime.task import Attach
 
 pytestmark = pytest.mark.root

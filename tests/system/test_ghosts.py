@@ -19,7 +19,7 @@ PACKAGE = os.path.dirname(pynetns.__file__)
 MAKING = tuple(
     f"{PACKAGE}/{name}"
     for name in (
-        "engine/create.py",
+        "engine/verbs/create.py",
         "engine/record.py",
         "engine/lock.py",
         "store/containers.py",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from pynetns import errors
-from pynetns.engine.container import ContainerError
+from pynetns.client.containers import ContainerError
 
 pytestmark = pytest.mark.root
 EAT = "import sys; x = bytearray(int(sys.argv[1]) << 20); print(len(x) >> 20)"

@@ -327,7 +327,7 @@ def test_bridge_that_was_deleted_comes_back(engine):
 
 def test_outbound_traffic_is_masqueraded(place):
     """In a private network namespace as "the machine", where forwarding may be switched on."""
-    from pynetns.kernel.namespaces import NetworkNamespace
+    from pynetns.lowlevel.namespaces import NetworkNamespace
 
     with NetworkNamespace.create() as outside, NetworkNamespace.create() as inside:
         import subprocess

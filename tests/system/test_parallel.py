@@ -88,7 +88,7 @@ def test_start_and_stop_of_the_same_container_exclude_each_other(engine):
 
 def test_a_slow_start_does_not_hold_up_readers(engine, monkeypatch):
     """In Docker one slow start hangs `docker ps`."""
-    from pynetns.engine import start as start_module
+    from pynetns.engine.verbs import start as start_module
 
     container = engine.containers.create("host", SLEEP)
     inside, go_on = threading.Event(), threading.Event()

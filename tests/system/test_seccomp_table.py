@@ -14,12 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.runtime import seccomp_compile
-from pynetns.runtime.capabilities import DEFAULT
-from pynetns.runtime.seccomp import machine, resolve
-from pynetns.runtime.seccomp_abi import runnable_abis
-from pynetns.runtime.seccomp_profile import docker_default
-from pynetns.runtime.seccomp_rules import FAMILIES, X86, split_rules, with_newer_calls
+from pynetns.runtime.security import seccomp_compile
+from pynetns.runtime.security.capabilities import DEFAULT
+from pynetns.runtime.security.seccomp import machine, resolve
+from pynetns.runtime.security.seccomp_abi import runnable_abis
+from pynetns.runtime.security.seccomp_profile import docker_default
+from pynetns.runtime.security.seccomp_rules import FAMILIES, X86, split_rules, with_newer_calls
 
 pytestmark = [
     pytest.mark.root,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pynetns import errors
-from pynetns.engine import start as start_module
+from pynetns.engine.verbs import start as start_module
 from pynetns.runtime.task import Task
 
 from .. import leaks
@@ -219,7 +219,7 @@ def test_a_failed_start_is_told_also_where_the_removal_fails(engine, monkeypatch
         raise errors.NotFound(f"No such container: {container_id}")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pynetns.engine.remove.container_remove", refuse)
+        patch.setattr("pynetns.engine.verbs.start.container_remove", refuse)
         with pytest.raises(errors.StartFailed, match="no-such-program") as caught:
             container.start()
     assert caught.value.exit_code == 127

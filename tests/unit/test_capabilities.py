@@ -3,7 +3,7 @@
 import pytest
 
 from pynetns.errors import InvalidParameter
-from pynetns.runtime import capabilities as caps
+from pynetns.runtime.security import capabilities as caps
 
 ALL = caps.NAMES
 WITHOUT_RESOURCE = tuple(name for name in ALL if name != "CAP_SYS_RESOURCE")

@@ -18,7 +18,7 @@ from pynetns.runtime.cgroups import files as cgroup_files
 from pynetns.runtime.cgroups.files import read_key, read_number
 from pynetns.runtime.cgroups.hierarchy import parse_mountinfo
 from pynetns.runtime.cgroups.limits import check_controllers, render, shares_to_weight
-from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.runtime.spec.devices import DEFAULT_RULES
 from pynetns.undo import Undo
 
 V2 = "35 24 0:30 / /sys/fs/cgroup rw,nosuid,nodev,noexec,relatime shared:9 - cgroup2 cgroup2 rw\n"

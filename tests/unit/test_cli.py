@@ -243,9 +243,9 @@ _SUMMARY = {
 
 @pytest.fixture
 def listed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    import pynetns.engine.inspect
+    import pynetns.engine.verbs.inspect
 
-    monkeypatch.setattr(pynetns.engine.inspect, "list_json", lambda engine, row: _SUMMARY)
+    monkeypatch.setattr(pynetns.engine.verbs.inspect, "list_json", lambda engine, row: _SUMMARY)
     engine.add("web")
     yield engine
 
@@ -273,7 +273,7 @@ def test_ps_leaves_out_what_is_removed_while_it_looks(
             raise NotFound("No such container: gone")
         return {**_SUMMARY, "Names": [f"/{row.name}"]}
 
-    monkeypatch.setattr("pynetns.engine.inspect.list_json", list_json)
+    monkeypatch.setattr("pynetns.engine.verbs.inspect.list_json", list_json)
     for name in ("gone", "db"):
         listed.add(name)
     assert run("ps", "--format", "{{.Names}}") == (0, "web\ndb\n", "")
@@ -299,7 +299,7 @@ def test_inspect(run: Run, engine: FakeEngine) -> None:
 
 
 def test_logs_keep_their_streams(run: Run, engine: FakeEngine, monkeypatch: Any) -> None:
-    import pynetns.engine.output
+    import pynetns.engine.verbs.logs
 
     given: dict[str, Any] = {}
 
@@ -307,7 +307,7 @@ def test_logs_keep_their_streams(run: Run, engine: FakeEngine, monkeypatch: Any)
         given.update(options)
         yield from [("stdout", b"a\n"), ("stderr", b"b\n"), ("stdout", b"c\n")]
 
-    monkeypatch.setattr(pynetns.engine.output, "copy_logs", copy_logs)
+    monkeypatch.setattr(pynetns.engine.verbs.logs, "copy_logs", copy_logs)
     engine.add("a")
     assert run("logs", "--tail", "3", "-t", "a") == (0, "a\nc\n", "b\n")
     assert (given["tail"], given["timestamps"], given["follow"]) == (3, True, False)

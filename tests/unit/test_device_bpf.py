@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pynetns.errors import InvalidParameter
 from pynetns.runtime.cgroups.device_bpf import RUNTIME_RULES, assemble, v1_lines
-from pynetns.runtime.devices import DEFAULT_RULES
+from pynetns.runtime.spec.devices import DEFAULT_RULES
 
 BITS = {"m": 1, "r": 2, "w": 4}
 TYPES = {"b": 1, "c": 2}

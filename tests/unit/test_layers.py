@@ -14,9 +14,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
     ("doctor",),
+    ("client",),
     ("engine",),
     ("network", "storage", "runtime", "streams"),
-    ("store",),
+    ("store", "lowlevel"),
     ("kernel",),
     ("model",),
     ("undo", "trace", "files"),
@@ -59,6 +60,62 @@ def test_imports_point_down(module):
     for other in imported_parts(module) - {mine, "__version__", "_core"}:
         if other in LEVEL:
             assert LEVEL[other] > LEVEL[mine], f"{mine} imports {other}"
+
+
+def module_name(module: Path) -> str:
+    parts = list(module.relative_to(PACKAGE.parent).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {module_name(m) for m in [*MODULES, PACKAGE / "__init__.py"]}
+
+
+def imported_modules(module: Path) -> set[str]:
+    """The modules of the package that a module imports by name, also for types only."""
+    found = set()
+    here = list(module.relative_to(PACKAGE.parent).parent.parts)
+    for node in ast.walk(ast.parse(module.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        base = here[: len(here) - node.level + 1] if node.level else []
+        source = ".".join([*base, *filter(None, [node.module])])
+        for alias in node.names:
+            inner = f"{source}.{alias.name}"
+            found.add(inner if inner in NAMES else source)
+    return (found & NAMES) - {module_name(module)}
+
+
+def find_circle(imports: dict[str, set[str]]) -> list[str]:
+    """The modules that are left when whatever imports none of the others has been taken away."""
+    left = dict(imports)
+    while free := [name for name, used in left.items() if not used & left.keys()]:
+        for name in free:
+            del left[name]
+    return sorted(left)
+
+
+def test_no_circle_of_modules():
+    assert find_circle({module_name(m): imported_modules(m) for m in MODULES}) == []
+
+
+def test_a_circle_would_be_found():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: str(m.relative_to(PACKAGE)))
+def test_no_import_is_hidden_in_a_function(module):
+    """But for the command line, where a verb must not pay for what another one needs, and doctor,
+    which tries what can be imported."""
+    if part_of(module) in ("cli", "doctor", "__main__"):
+        return
+    hidden = [
+        f"line {node.lineno}"
+        for function in ast.walk(ast.parse(module.read_text()))
+        if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef)
+        for node in ast.walk(function)
+        if isinstance(node, ast.ImportFrom) and node.level
+    ]
+    assert not hidden
 
 
 def test_the_compiled_module_has_one_importer():

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from pynetns.cli.listing import row_of
-from pynetns.engine.container import ContainerCollection
-from pynetns.engine.inspect import human_duration, list_json, status_text
+from pynetns.client.containers import ContainerCollection
 from pynetns.engine.record import ContainerRecord, read_record, write_record
+from pynetns.engine.verbs.inspect import human_duration, list_json, status_text
 from pynetns.errors import InvalidParameter
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.model.config import Config, HostConfig

@@ -1,4 +1,4 @@
-"""runtime/log_options.py: what the shim is told about a log."""
+"""runtime/shim/log_options.py: what the shim is told about a log."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from pynetns.kernel import frame
 from pynetns.kernel.lib import ffi
 from pynetns.model.log_config import LogOptions
-from pynetns.runtime.log_options import encode_log_options
+from pynetns.runtime.shim.log_options import encode_log_options
 
 
 def told(options: LogOptions, name: str = "x-json.log"):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.runtime import masked_paths
-from pynetns.runtime.masked_paths import MASKED_PATHS, machine_masked_paths, thermal_paths
+from pynetns.runtime.spec import masked_paths
+from pynetns.runtime.spec.masked_paths import MASKED_PATHS, machine_masked_paths, thermal_paths
 
 
 def cpus(root, possible, throttled):

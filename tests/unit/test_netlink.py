@@ -1,4 +1,4 @@
-"""What the kernel says over netlink, parsed: csrc/netlink.c and pynetns/network/netlink.py.
+"""What the kernel says over netlink, parsed: csrc/netlink.c and pynetns/kernel/netlink.py.
 
 Lengths in a message are never believed beyond the bytes that are there.
 """
@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynetns.errors import KernelError
+from pynetns.kernel import netlink
 from pynetns.kernel.lib import ffi, lib
-from pynetns.network import netlink
 from pynetns.network.conntrack import parse_flow
 
 CAPPED, TLVS = 0x100, 0x200

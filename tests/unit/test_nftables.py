@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pynetns.network import netlink, nfnetlink, nftables
+from pynetns.kernel import netlink, nfnetlink
+from pynetns.network import nftables
 from pynetns.network.nftables import PublishedPort
 
 TABLE = "pynetns-01234567"

@@ -1,4 +1,4 @@
-"""runtime/own_calls.py: which of the child's last calls a profile lets through."""
+"""runtime/security/own_calls.py: which of the child's last calls a profile lets through."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import itertools
 
 import pytest
 
-from pynetns.runtime import own_calls
-from pynetns.runtime.own_calls import allows
-from pynetns.runtime.seccomp import container_seccomp
+from pynetns.runtime.security import own_calls
+from pynetns.runtime.security.own_calls import allows
+from pynetns.runtime.security.seccomp import container_seccomp
 
 _serial = itertools.count()
 

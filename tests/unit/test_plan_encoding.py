@@ -1,4 +1,4 @@
-"""kernel/plan.py against csrc/plan.c: what Python writes C accepts, what is damaged C refuses."""
+"""kernel/operations.py against csrc/plan.c: what Python writes C accepts, what is damaged C refuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynetns.kernel.lib import ffi, lib
-from pynetns.kernel.plan import Plan, exec_candidates
+from pynetns.kernel.operations import Plan, exec_candidates
 
 
 def check(encoded: bytes, nfds: int = 3) -> int:

@@ -1,10 +1,10 @@
-"""runtime/plan.py: the order of the child's steps, which is what keeps it safe."""
+"""runtime/plan/render.py: the order of the child's steps, which is what keeps it safe."""
 
 from __future__ import annotations
 
 import pytest
 
-from pynetns.runtime.plan import Handles, is_kernels, render_exec_plan, render_plan
+from pynetns.runtime.plan.render import Handles, is_kernels, render_exec_plan, render_plan
 
 PROFILE = {
     "defaultAction": "SCMP_ACT_ERRNO",

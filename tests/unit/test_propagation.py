@@ -1,4 +1,4 @@
-"""runtime/propagation.py: which mount a source lies on, and what it can propagate."""
+"""runtime/spec/propagation.py: which mount a source lies on, and what it can propagate."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 
 from pynetns.errors import InvalidParameter
 from pynetns.model.config import Mount
-from pynetns.runtime import propagation
+from pynetns.runtime.spec import propagation
 
 TABLE = """\
 22 1 8:1 / / rw,relatime - ext4 /dev/sda rw

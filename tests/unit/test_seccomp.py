@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import InvalidParameter, Unavailable
-from pynetns.kernel.plan import Plan
-from pynetns.runtime import seccomp, seccomp_abi, seccomp_cache, seccomp_compile
-from pynetns.runtime.capabilities import DEFAULT, NAMES
-from pynetns.runtime.seccomp_custom import kernel_version, parse_profile
-from pynetns.runtime.seccomp_profile import docker_default, expand
-from pynetns.runtime.seccomp_rules import AARCH64, ARM, FAMILIES, X32, X86, X86_64
-from pynetns.runtime.security_opt import SecurityOptions, parse_security_opt
+from pynetns.kernel.operations import Plan
+from pynetns.runtime.security import seccomp, seccomp_abi, seccomp_cache, seccomp_compile
+from pynetns.runtime.security.capabilities import DEFAULT, NAMES
+from pynetns.runtime.security.seccomp_custom import kernel_version, parse_profile
+from pynetns.runtime.security.seccomp_profile import docker_default, expand
+from pynetns.runtime.security.seccomp_rules import AARCH64, ARM, FAMILIES, X32, X86, X86_64
+from pynetns.runtime.security.security_opt import SecurityOptions, parse_security_opt
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KERNEL = (6, 1)
@@ -403,7 +403,7 @@ def test_load_filter_compiles_once_and_repairs_the_cache(tmp_path, monkeypatch):
     compiled = []
     real = seccomp_compile.compile_filter
     monkeypatch.setattr(
-        seccomp_compile,
+        seccomp,
         "compile_filter",
         lambda oci, runnable: compiled.append(1) or real(oci, runnable),
     )

@@ -15,12 +15,12 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pynetns.errors import InvalidParameter
-from pynetns.runtime import seccomp_compile
-from pynetns.runtime.capabilities import DEFAULT, NAMES
-from pynetns.runtime.seccomp import resolve_default
-from pynetns.runtime.seccomp_bpf import MAX_INSTRUCTIONS, generate
-from pynetns.runtime.seccomp_names import COMMON, MULTIPLEXED
-from pynetns.runtime.seccomp_rules import (
+from pynetns.runtime.security import seccomp_compile
+from pynetns.runtime.security.capabilities import DEFAULT, NAMES
+from pynetns.runtime.security.seccomp import resolve_default
+from pynetns.runtime.security.seccomp_bpf import MAX_INSTRUCTIONS, generate
+from pynetns.runtime.security.seccomp_names import COMMON, MULTIPLEXED
+from pynetns.runtime.security.seccomp_rules import (
     AARCH64,
     ALLOW,
     ARM,

@@ -13,7 +13,7 @@ import pytest
 from pynetns.errors import KernelError
 from pynetns.kernel import frame
 from pynetns.kernel.lib import ffi
-from pynetns.runtime.shim import NoShim, ShimClient
+from pynetns.runtime.shim.client import NoShim, ShimClient
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from pynetns.errors import InvalidParameter
 from pynetns.model.config import Config, DeviceMapping, HostConfig, Mount, Ulimit
-from pynetns.runtime import spec as specs
-from pynetns.runtime.devices import DEFAULT_RULES, ResolvedDevices, resolve_devices
-from pynetns.runtime.seccomp import resolve_default, seccomp_json
-from pynetns.runtime.spec_mounts import merge_tmpfs_options, sort_mounts
-from pynetns.runtime.user import User
+from pynetns.runtime.security.seccomp import resolve_default, seccomp_json
+from pynetns.runtime.spec import create as specs
+from pynetns.runtime.spec.devices import DEFAULT_RULES, ResolvedDevices, resolve_devices
+from pynetns.runtime.spec.mounts import merge_tmpfs_options, sort_mounts
+from pynetns.runtime.spec.user import User
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 ID = "a" * 64

@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel.plan import Plan
+from pynetns.kernel.operations import Plan
 from pynetns.runtime.task import start_error
 
 

@@ -13,9 +13,9 @@ import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, NotFound, PynetnsError
 from pynetns.kernel import Kernel
+from pynetns.storage.host_image import HostMask, MaskEntry, mask_entries, read_mounts
 from pynetns.storage.images import ImageStore
 from pynetns.storage.layers import create_layer_directory, remove_layer_directory, remove_tree
-from pynetns.storage.overlay import HostMask, MaskEntry, mask_entries, read_mounts
 from pynetns.storage.rootfs import RootfsStore
 from pynetns.store import Store
 
@@ -63,7 +63,7 @@ def test_mask_is_made_once_by_many(tmp_path):
 
 @pytest.mark.root
 def test_mask_looks_like_the_host_on_the_way(tmp_path):
-    from pynetns.storage.overlay import write_mask
+    from pynetns.storage.host_image import write_mask
 
     write_mask(str(tmp_path / "mask"), [MaskEntry("/var/lib/pn-test", None)])
     for path in ("/", "/var", "/var/lib"):

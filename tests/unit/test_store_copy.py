@@ -79,7 +79,9 @@ def test_damage_is_not_read(path: str, memory: Path) -> None:
     assert os.listdir(memory) == []
 
 
-@pytest.mark.parametrize("text", ["database or disk is full", "attempt to write a readonly database"])
+@pytest.mark.parametrize(
+    "text", ["database or disk is full", "attempt to write a readonly database"]
+)
 def test_errors_that_are_about_writing(text: str) -> None:
     assert copy.cannot_write(sqlite3.OperationalError(text))
     assert not copy.cannot_write(sqlite3.OperationalError("no such table: containers"))

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynetns.errors import StartFailed
-from pynetns.runtime.user import MAX_ID, User, get_user
+from pynetns.runtime.spec.user import MAX_ID, User, get_user
 
 PASSWD = """\
 root:x:0:0:root:/root:/bin/sh

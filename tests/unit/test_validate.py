@@ -6,7 +6,7 @@ import pytest
 
 from pynetns.errors import InvalidParameter
 from pynetns.model.config import Config, DeviceMapping, HostConfig, Mount, Ulimit
-from pynetns.runtime.validate import validate_host_config
+from pynetns.runtime.spec.checks import validate_host_config
 
 MIB = 1 << 20
 

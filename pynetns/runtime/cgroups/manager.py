@@ -22,7 +22,7 @@ from ...files import make_directory
 from ...kernel import Kernel
 from ...model.config import HostConfig
 from ...undo import Undo
-from ..devices import DEFAULT_RULES
+from ..spec.devices import DEFAULT_RULES
 from . import parents, shim_place, v1, v2
 from .cgroup import Cgroup, Stats
 from .files import kill_one_by_one, old_containers, pids_below, read_key, read_number, write_file

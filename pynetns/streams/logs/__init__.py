@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from ...errors import NotSupported
+from . import jsonfile, local
+from .files import End, Log
 from .selection import Chunk, Moment, Selection, parse_moment, parse_tail
 
 READABLE = ("json-file", "local")
@@ -64,9 +66,6 @@ def read_logs(
     other end of `reader_fd` is closed, or when `until` is over; the descriptors are the caller's, -1
     for none. OSError when a file cannot be read.
     """
-    from . import jsonfile, local
-    from .files import End, Log
-
     format = local if wanted.driver == "local" else jsonfile
     with Log(path, format, wanted.selection) as log:
         if follow:

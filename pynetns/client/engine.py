@@ -1,0 +1,84 @@
+"""`pynetns.Engine`: the services of a root, its containers and images, and what it tells of itself.
+
+Owns: the public object's shape. The wiring is engine/services.py's, the work that of engine/verbs/.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Any
+
+from .. import __version__
+from ..engine.garbage import collect_garbage
+from ..engine.recover import restore
+from ..engine.services import Services
+from ..trace import metrics
+from .containers import ContainerCollection
+from .images import ImageCollection
+
+
+class Engine(Services):
+    __doc__ = Services.__doc__
+
+    def _open(self, *options: Any) -> None:
+        super()._open(*options)
+        self.containers = ContainerCollection(self)
+        self.images = ImageCollection(self)
+        restore(self)
+
+    def ping(self) -> bool:
+        """Whether state can be read. True, or an exception that says why not."""
+        self.store.containers()
+        return True
+
+    def version(self) -> dict[str, Any]:
+        """Versions of the package, the kernel and the interpreter."""
+        return {
+            "Version": __version__,
+            "KernelVersion": platform.release(),
+            "Os": "linux",
+            "Arch": platform.machine(),
+            "PythonVersion": platform.python_version(),
+        }
+
+    def info(self) -> dict[str, Any]:
+        """Counts, places and the machine, with Docker's keys where it has them."""
+        rows = self.store.containers()
+        status = [row.state.status for row in rows]
+        return {
+            "ID": self.store.engine_id,
+            "Containers": len(rows),
+            "ContainersRunning": status.count("running"),
+            "ContainersPaused": status.count("paused"),
+            "ContainersStopped": len(rows) - status.count("running") - status.count("paused"),
+            "Images": len(self.image_store.list()),
+            "Driver": "overlay2",
+            "LoggingDriver": self.settings.log_config.type or "json-file",
+            "DockerRootDir": self.root,
+            "ExecRoot": self.exec_root,
+            "Bridge": self.network.bridge_name,
+            "CgroupLayout": self.cgroups.layout,
+            "KernelVersion": platform.release(),
+            "NCPU": os.cpu_count(),
+            "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        }
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Count and seconds of every step this process has taken."""
+        return metrics.snapshot()
+
+    def events(self, since: int = 0) -> list[Any]:
+        """Recorded events with an id above `since`, oldest first."""
+        return self.store.events(since)
+
+    def gc(self, *, all: bool = False) -> list[str]:
+        """Remove what nobody owns; says what, one line each. With `all` also the engine's own
+        bridge, rules and mounts, if no container is left."""
+        return collect_garbage(self, everything=all)
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,108 @@
+"""The filters of `ps`, from their text to one question about a container.
+
+Owns: keys, values and how they combine: every key must match, of several values of a key any may, but
+labels must all be there. Source: Docker Engine API 1.41, ContainerList; moby daemon/list.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InvalidParameter
+from ..model.state import TRANSITIONS, State
+from ..storage.reference import parse_reference
+
+if TYPE_CHECKING:
+    from ..engine.record import ContainerRecord
+    from ..store import ContainerRow
+
+    Test = Callable[[ContainerRow, ContainerRecord], bool]
+
+_STATUSES = sorted({State(status=status).docker_status() for status in TRANSITIONS})
+
+
+def _name(value: str) -> Test:
+    """A regular expression, looked for in the name with and without its slash."""
+    try:
+        found = re.compile(value).search
+    except re.error as error:
+        raise InvalidParameter(f"--filter name={value} : {error}") from error
+    return lambda row, record: bool(found(row.name) or found(f"/{row.name}"))
+
+
+def _id(value: str) -> Test:
+    return lambda row, record: row.id.startswith(value)
+
+
+def _status(value: str) -> Test:
+    if value not in _STATUSES:
+        raise InvalidParameter(f"--filter status={value} : must be one of {', '.join(_STATUSES)}")
+    return lambda row, record: row.state.docker_status() == value
+
+
+def _label(value: str) -> Test:
+    key, equals, wanted = value.partition("=")
+
+    def test(row: ContainerRow, record: ContainerRecord) -> bool:
+        labels = dict(record.config.labels)
+        return key in labels and (not equals or labels[key] == wanted)
+
+    return test
+
+
+def _ancestor(value: str) -> Test:
+    """An image: the name the container was created from, or the beginning of its id."""
+    name, digits = _with_tag(value), value.removeprefix("sha256:")
+
+    def test(row: ContainerRow, record: ContainerRecord) -> bool:
+        if digits and record.image_id.removeprefix("sha256:").startswith(digits):
+            return True
+        return bool(record.image_id) and _with_tag(record.config.image) == name
+
+    return test
+
+
+def _with_tag(name: str) -> str:
+    try:
+        return parse_reference(name)
+    except InvalidParameter:
+        return name  # an id
+
+
+def _exited(value: str) -> Test:
+    try:
+        code = int(value)
+    except ValueError as error:
+        raise InvalidParameter(f"--filter exited={value} : must be an exit code") from error
+    return lambda row, record: row.state.status == "exited" and row.state.exit_code == code
+
+
+_FILTERS: dict[str, Callable[[str], Test]] = {
+    "name": _name,
+    "id": _id,
+    "status": _status,
+    "label": _label,
+    "ancestor": _ancestor,
+    "exited": _exited,
+}
+
+
+def compile_filters(filters: Mapping[str, Any]) -> Test:
+    """Whether a container passes: `filters` has one value or several for each key.
+
+    InvalidParameter for a key that is unknown or a value that can match nothing.
+    """
+    tests = [_of_key(key, values) for key, values in filters.items()]
+    return lambda row, record: all(test(row, record) for test in tests)
+
+
+def _of_key(key: str, values: Any) -> Test:
+    make = _FILTERS.get(key)
+    if make is None:
+        known = ", ".join(sorted(_FILTERS))
+        raise InvalidParameter(f"--filter {key} : unknown, accepted are {known}")
+    tests = [make(str(v)) for v in ([values] if isinstance(values, str | int) else values)]
+    combine = all if key == "label" else any
+    return lambda row, record: combine(test(row, record) for test in tests)

@@ -1,0 +1,211 @@
+"""Looking up what a spec depends on, then rendering it: the I/O around runtime/spec/create.py.
+
+Owns: the look-ups (user files in the root, devices, seccomp filter, joined containers). The spec
+itself is a pure function of what is found here. moby Daemon.createSpec, seed section 1.2.2.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
+from ..files import make_directories
+from ..kernel import Kernel
+from ..kernel.process import ProcessIdentity, recorded
+from ..runtime.security.capabilities import tweak_capabilities
+from ..runtime.security.seccomp import container_seccomp, load_filter, seccomp_json
+from ..runtime.spec import create as oci_spec
+from ..runtime.spec.devices import resolve_devices
+from ..runtime.spec.masked_paths import machine_masked_paths
+from ..runtime.spec.propagation import check_propagation
+from ..runtime.spec.user import User, get_user
+from ..trace import step
+from .lookup import get_container_id
+
+if TYPE_CHECKING:
+    from ..model.config import HostConfig
+    from ..network.sandbox import Sandbox
+    from .services import Services
+    from .starting import Starting
+
+OWN_NETNS = "/proc/thread-self/ns/net"  # network mode host: that of whoever starts, not the shim's
+_MAX_USER_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerSpec:
+    """The OCI spec, the text of its seccomp block, the compiled filter (b"" for none); `joined`
+    are the processes whose namespaces it names, by the namespace's type."""
+
+    oci: dict[str, Any]
+    seccomp_json: str
+    seccomp: bytes
+    cgroup_parent: str
+    joined: Mapping[str, ProcessIdentity] = field(default_factory=dict)
+
+    def json(self) -> str:
+        """The spec's text, for the bundle."""
+        return oci_spec.render_spec(self.oci, self.seccomp_json)
+
+
+def create_spec(
+    engine: Services, container: Starting, rootfs: int, sandbox: Sandbox
+) -> ContainerSpec:
+    """The spec of a container that is about to start.
+
+    Raises StartFailed (unknown user: 126), InvalidParameter, Conflict (a joined container is down).
+    """
+    with step("create_spec"):
+        record = container.record
+        config, host_config = record.config, record.host_config
+        parent = host_config.cgroup_parent or engine.cgroups.parent
+        make_bind_sources(host_config)
+        check_propagation(host_config.mounts)
+        capabilities = container_capabilities(host_config)
+        seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
+        joined = joined_processes(engine, host_config)
+        spec = oci_spec.create_spec(
+            oci_spec.SpecRequest(
+                container_id=record.id,
+                path=record.path,
+                args=record.args,
+                config=config,
+                host_config=host_config,
+                rootfs_path=f"{engine.root}/overlay2/{record.id}/merged",
+                cgroups_path=oci_spec.cgroups_path(parent, record.id),
+                hostname=sandbox.hostname,
+                domainname=sandbox.domainname,
+                netns_path=sandbox.key or OWN_NETNS,
+                network_pid=joined["network"].pid if "network" in joined else 0,
+                ipc_pid=joined["ipc"].pid if "ipc" in joined else 0,
+                pid_pid=joined["pid"].pid if "pid" in joined else 0,
+                user=find_user(engine.kernel, rootfs, config.user, host_config.group_add),
+                devices=resolve_devices(host_config.devices, host_config.privileged),
+                capabilities=capabilities,
+                seccomp=seccomp,
+                resolv_conf_path=sandbox.resolv_conf_path,
+                hostname_path=sandbox.hostname_path,
+                hosts_path=sandbox.hosts_path,
+                shm_path=shared_memory_path(engine, record.id, host_config),
+                masked_paths=machine_masked_paths(),
+                private_cgroupns=engine.cgroups.private_namespace(host_config.privileged),
+            )
+        )
+        return ContainerSpec(spec, seccomp_text, program, parent, joined)
+
+
+def make_bind_sources(host_config: HostConfig) -> None:
+    """Docker's courtesy for -v: a missing source becomes a directory. moby MountPoint.Setup."""
+    for mount in host_config.mounts:
+        if mount.create_source and not os.path.exists(mount.source):
+            try:
+                make_directories(mount.source, 0o755)
+            except OSError as error:
+                raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
+
+
+def shared_memory_path(engine: Services, container_id: str, host_config: HostConfig) -> str:
+    """The directory behind /dev/shm where it is shared, "" else."""
+    mode = host_config.ipc_mode
+    if mode.startswith("container:"):
+        other = get_container_id(engine.store, mode.removeprefix("container:"))
+        theirs = engine.record(other).host_config.ipc_mode
+        if theirs not in ("shareable", "host"):
+            raise Conflict(
+                f"--ipc {mode} : that container has non-shareable IPC (mode {theirs}): create it "
+                "with --ipc shareable"
+            )
+        mode = theirs if theirs == "host" else f"container:{other}"
+    return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
+
+
+def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:
+    """The capabilities of a container; the usual case is a constant."""
+    if not (host_config.cap_add or host_config.cap_drop or host_config.privileged):
+        return tweak_capabilities()
+    return tweak_capabilities(host_config.cap_add, host_config.cap_drop, host_config.privileged)
+
+
+def seccomp_of(
+    engine: Services, host_config: HostConfig, capabilities: Sequence[str]
+) -> tuple[dict[str, Any] | None, str, bytes]:
+    """(the spec's block, its JSON text, the compiled filter); remembered where they are made."""
+    block = container_seccomp(host_config.security_opt, tuple(capabilities), host_config.privileged)
+    if block is None:
+        return None, "", b""
+    return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")
+
+
+def joined_processes(engine: Services, host_config: HostConfig) -> dict[str, ProcessIdentity]:
+    """The processes of the containers that modes "container:<id>" name, by the namespace's type."""
+    modes = {
+        "network": host_config.network_mode,
+        "ipc": host_config.ipc_mode,
+        "pid": host_config.pid_mode,
+    }
+    return {
+        kind: joined_process(engine, mode.removeprefix("container:"))
+        for kind, mode in modes.items()
+        if mode.startswith("container:")
+    }
+
+
+def joined_process(engine: Services, name: str) -> ProcessIdentity:
+    """The process of a container that must be running, and still that very process."""
+    other = get_container_id(engine.store, name)
+    row = engine.store.container(other)
+    if row is None or not row.state.running or not recorded(row.state).lives():
+        raise Conflict(f"cannot join the namespace of a non running container: {other}")
+    return recorded(row.state)
+
+
+def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:
+    """Resolve a user in the container's own files."""
+    return get_user(*read_user_files(kernel, rootfs), user, group_add)
+
+
+def read_user_files(kernel: Kernel, root: int) -> tuple[str, str]:
+    """The text of /etc/passwd and /etc/group below `root`; absent ones are empty."""
+    return _read_below(kernel, root, "etc/passwd"), _read_below(kernel, root, "etc/group")
+
+
+def _read_below(kernel: Kernel, root: int, path: str) -> str:
+    """A small regular file inside the container's root, where no symlink leads outside.
+
+    O_NONBLOCK: an image may hold a pipe of that name, on which opening would wait for ever.
+    """
+    import stat
+
+    try:
+        fd = kernel.open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except KernelError as error:
+        if error.name in ("ENOENT", "ENOTDIR", "ELOOP"):
+            return ""
+        raise
+    try:
+        info = os.fstat(fd)
+        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
+            raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
+        return os.fsdecode(os.read(fd, info.st_size))
+    finally:
+        os.close(fd)
+
+
+def environment_with(base: Sequence[str], extra: Sequence[str], *, tty: bool) -> list[str]:
+    """A container's environment with an exec's changes; "NAME" without "=" removes."""
+    env = dict(entry.partition("=")[::2] for entry in base)
+    if tty:
+        env.setdefault("TERM", "xterm")
+    for entry in extra:
+        name, equals, value = entry.partition("=")
+        if equals:
+            env[name] = value
+        else:
+            env.pop(name, None)
+    return [f"{name}={value}" for name, value in env.items()]
+
+
+__all__ = ["ContainerSpec", "create_spec", "environment_with", "find_user"]

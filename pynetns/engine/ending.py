@@ -1,0 +1,200 @@
+"""The end of a container: noticed, recorded, its resources given back.
+
+Nobody watches in the background: the shim writes how a task ended, and whoever next waits for, reads
+or changes the container settles it here. State is written before resources are freed, so that a
+crash in between leaves only what recover.py finds and removes.
+
+A process that lives is never taken for dead. Where no shim runs any more, it is looked at, signalled
+and waited for by its own descriptor; where a shim runs that cannot be asked, nothing is concluded.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from ..errors import Unavailable
+from ..kernel import pidfd as pidfds
+from ..kernel.process import boot_id, process_lives, recorded
+from ..model.state import State, rfc3339
+from ..runtime.shim.client import Exit
+from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
+from ..trace import step
+
+if TYPE_CHECKING:
+    from ..store import ContainerRow
+    from .services import Services
+
+log = logging.getLogger("pynetns")
+
+LOST = 255  # exit code of a container whose end nobody saw, as dockerd after its own crash
+
+
+def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
+    """With the container's lock held: if its process has ended, record that and free what it had.
+
+    Returns the row as it is afterwards. Where the store cannot be written (a full disk), the row
+    tells of the end all the same; its record stays, and the next one who looks tries again.
+    Unavailable when the end cannot be told from a life, because the shim cannot be asked.
+    """
+    if not row.state.running:
+        return row
+    ended = find_exit(engine, row)
+    if ended is None:
+        return row
+    with step("settle_exit"):
+        settled = row._replace(
+            state=exited_state(row.state, ended, engine.cgroups.oom_killed(row.id)),
+            network=row.network.clean_operational_data(),
+        )
+        try:
+            engine.store.atomically(lambda: record_exit(engine, settled))
+        except Unavailable as error:
+            log.info("container %s has ended, which cannot be recorded : %s", row.name, error)
+            return settled
+        release_resources(engine, row.id)
+    return settled
+
+
+def record_exit(engine: Services, row: ContainerRow) -> None:
+    """State, network settings and event of an end."""
+    engine.store.set_state(row.id, row.state)
+    engine.store.set_network(row.id, row.network)
+    attributes = {"name": row.name, "exitCode": str(row.state.exit_code)}
+    engine.store.add_event("container", "die", row.id, attributes)
+
+
+def note(engine: Services, row: ContainerRow, action: str, **attributes: str) -> None:
+    """Add an event about what has been done already: that it cannot be written undoes nothing."""
+    try:
+        engine.store.add_event("container", action, row.id, {"name": row.name, **attributes})
+    except Unavailable as error:
+        log.info("container %s : event %s is not recorded : %s", row.name, action, error)
+
+
+def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
+    """The state after an end; pure."""
+    return replace(
+        state,
+        status="exited",
+        pid=0,
+        start_ticks=0,
+        exit_code=ended.code,
+        oom_killed=oom_killed,
+        finished_at=rfc3339(ended.finished),
+    )
+
+
+def release_resources(engine: Services, container_id: str) -> None:
+    """Give back everything a run holds in the kernel and in the exec root; each part idempotent."""
+    # a namespace that others use lives on: its link must not keep the address
+    shared = is_shared(engine.exec_root, container_id)
+    engine.network.sandbox_destroy(container_id, links=shared)
+    engine.cgroups.remove(container_id)
+    engine.rootfs.release_shm(container_id)
+    delete_bundle(engine.exec_root, container_id)
+
+
+def find_exit(engine: Services, row: ContainerRow) -> Exit | None:
+    """How the container's process ended; None while it lives. Unavailable when its process is gone,
+    but the shim, which knows how it ended, cannot be asked."""
+    directory = task_directory(engine.exec_root, row.id)
+    ended = read_exit(directory)
+    if ended is not None:
+        return ended
+    if row.state.boot_id != boot_id():
+        return Exit(LOST, time.time_ns())
+    if process_lives(row.state):
+        return None
+    if row.id in engine.shim.tasks():
+        return None  # the process is gone, its record is being written; or it is out of sight
+    return read_exit(directory) or Exit(LOST, time.time_ns())
+
+
+def is_ending(state: State) -> bool:
+    """Whether the process of the state is gone or on its way out: such a process is still there, but
+    its namespaces take nobody in any more."""
+    return recorded(state).is_ending()
+
+
+def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
+    """Signal the container's first process, by the shim or without it; False when it has ended."""
+    try:
+        if engine.shim.signal(row.id, number):
+            return True
+    except Unavailable as error:
+        log.warning("container %s is signalled without its shim : %s", row.name, error)
+    try:
+        pidfd = recorded(row.state).open()
+    except ProcessLookupError:
+        return False
+    try:
+        sent = pidfds.send_signal(pidfd, number)
+    finally:
+        os.close(pidfd)
+    if number == signal.SIGKILL:
+        engine.cgroups.kill_all(row.id)
+    return sent
+
+
+def await_end(engine: Services, row: ContainerRow, timeout: float | None = None) -> Exit | None:
+    """Wait until the container's process has ended, by the shim or without it. None when it is to
+    be found on record. TimeoutError after `timeout` seconds."""
+    started = time.monotonic()
+    try:
+        ended = engine.shim.wait(row.id, timeout)
+    except Unavailable as error:
+        log.warning("container %s is waited for without its shim : %s", row.name, error)
+        ended = None
+    if ended is not None:
+        return ended
+    left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
+    return await_orphan(engine, row, left)
+
+
+def await_orphan(engine: Services, row: ContainerRow, timeout: float | None) -> Exit | None:
+    """Wait for a process that has lost its shim, and write the record which that would have
+    written, as far as the kernel tells how the process ended."""
+    try:
+        pidfd = recorded(row.state).open()
+    except ProcessLookupError:
+        return None
+    try:
+        if not pidfds.ended(pidfd, timeout):
+            raise TimeoutError
+        code = pidfds.exit_code(pidfd, row.state.pid, row.state.start_ticks)
+    finally:
+        os.close(pidfd)
+    ended = Exit(LOST if code is None else code, time.time_ns())
+    directory = task_directory(engine.exec_root, row.id)
+    if row.id not in engine.shim.tasks():
+        write_exit(directory, ended)
+    return read_exit(directory)
+
+
+def has_ended(engine: Services, row: ContainerRow) -> bool:
+    """Cheap look: is there an exit record, or no such process?"""
+    directory = task_directory(engine.exec_root, row.id)
+    return (
+        row.state.boot_id != boot_id()
+        or os.path.exists(f"{directory}/exit")
+        or not process_lives(row.state)
+    )
+
+
+def recorded_exit_code(engine: Services, container_id: str) -> int:
+    """The last exit code of a container that is gone, from its `die` event; LOST without one."""
+    for event in reversed(engine.store.events()):
+        if event.actor_id == container_id and event.action == "die":
+            return int(event.attributes["exitCode"])
+    return LOST
+
+
+def end_task(engine: Services, container_id: str) -> None:
+    """End a program whose start did not become the container's state; fine when there is none."""
+    if engine.shim.signal(container_id, signal.SIGKILL):
+        engine.shim.wait(container_id)

@@ -1,0 +1,53 @@
+"""The log of a container, read and followed. moby daemon/logs.go ContainerLogs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ...streams.logs import Wanted, choose, read_logs
+from ..record import ContainerRecord, log_path
+
+if TYPE_CHECKING:
+    from ..services import Services
+
+
+def copy_logs(
+    engine: Services,
+    container_id: str,
+    *,
+    follow: bool = False,
+    reader_fd: int = -1,
+    **options: Any,
+) -> Iterator[tuple[str, bytes]]:
+    """(stream, bytes) of a container's log; `options` are those of streams.logs.choose.
+
+    With `follow` until the container has ended, or whoever reads what we write to `reader_fd` has
+    gone. NotSupported, before anything is read, when its log driver keeps none.
+    """
+    record = engine.record(container_id)
+    wanted = choose(record.host_config.log_config.type, **options)
+    return _copy_logs(engine, record, wanted, follow, reader_fd)
+
+
+def _copy_logs(
+    engine: Services, record: ContainerRecord, wanted: Wanted, follow: bool, reader_fd: int
+) -> Iterator[tuple[str, bytes]]:
+    ended = engine.shim.waiter(record.id) if follow and _running(engine, record.id) else -1
+    try:
+        yield from read_logs(
+            log_path(engine.root, record),
+            wanted,
+            follow=ended >= 0,
+            ended_fd=ended,
+            reader_fd=reader_fd,
+        )
+    finally:
+        if ended >= 0:
+            os.close(ended)
+
+
+def _running(engine: Services, container_id: str) -> bool:
+    row = engine.store.container(container_id)
+    return row is not None and row.state.running

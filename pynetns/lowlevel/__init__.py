@@ -1,0 +1,1 @@
+"""The parts that work alone: namespaces, links, programs. No engine, no state, nothing on disk."""

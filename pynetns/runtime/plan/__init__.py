@@ -1,0 +1,1 @@
+"""The plan of a child: what the spec says, as operations and descriptors."""

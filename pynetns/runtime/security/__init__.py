@@ -1,0 +1,1 @@
+"""What a program may do: capabilities, system calls, security options."""

@@ -1,0 +1,1 @@
+"""Speaking to the shim: connections, requests and answers."""
