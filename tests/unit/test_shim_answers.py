@@ -15,12 +15,17 @@ from pynetns.kernel import frame
 from pynetns.kernel.lib import ffi
 from pynetns.runtime.shim.client import NoShim, ShimClient
 
+from ..interrupts import descriptors
+
 
 @pytest.fixture
 def client(tmp_path):
+    """One that leaves no descriptor behind, whatever it went through."""
+    before = descriptors()
     client = ShimClient(str(tmp_path))
     yield client
     client.close()
+    assert descriptors() - before == set()
 
 
 def serve(shim: socket.socket, stale: int) -> threading.Thread:

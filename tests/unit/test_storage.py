@@ -259,6 +259,32 @@ def test_collect_takes_what_a_dead_import_left(images, root):
     assert os.listdir(root / "tmp") == ["other"]
 
 
+def test_collect_leaves_an_import_that_is_at_work(images, root):
+    collected = []
+
+    class Source(io.BytesIO):
+        def read(self, size=-1):
+            collected.append(images.collect())
+            return super().read(size)
+
+    image = images.import_rootfs(Source(archive().getvalue()), "app")
+    assert collected and not any(collected)
+    assert os.path.exists(f"{image.lowers[0]}/file")
+    assert images.collect() == []
+
+
+def test_by_id_and_force_all_names_go(images, root):
+    image = images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    with pytest.raises(Conflict, match="several names"):
+        images.remove(image.id)
+    images.remove(image.id, force=True)
+    assert len(images.list()) == 1 and os.listdir(root / "overlay2") == []
+    for name in ("one", "two", image.id):
+        with pytest.raises(NotFound):
+            images.remove(name)
+
+
 # ---- rootfs ----
 
 
