@@ -147,6 +147,14 @@ def test_an_idle_connection_to_one_that_has_ended_is_no_sign_of_life(client):
         client.connect(start=False)
 
 
+def test_a_large_plan_leaves_no_descriptor(client):
+    """It goes through a memory file, which is not ours once it is sent."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        client.give(ours.detach())
+        os.close(client.begin_spawn("a", bytes(frame.FRAME_MAX), [], flags=0))
+
+
 @pytest.mark.parametrize("ending", ENDINGS[1:])
 def test_a_start_is_asked_for_by_its_run_and_never_begun_twice(client, tmp_path, ending):
     started = (frame.SPAWNED, {"arg": 99})
