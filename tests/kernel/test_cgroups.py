@@ -18,6 +18,7 @@ from pynetns.runtime.cgroups import CgroupManager
 from pynetns.runtime.spec.devices import DEFAULT_RULES
 from pynetns.undo import Undo
 
+from .. import leaks
 from ..devices import forbidden_node
 from ..layouts import only_on
 
@@ -29,7 +30,7 @@ EAT = "import sys; x = bytearray(int(sys.argv[1])); print(len(x))"
 @pytest.fixture
 def cgroups():
     """A manager whose parent is this test's own; nothing of it is left."""
-    manager = CgroupManager(Kernel(), f"/pynetns-test-{secrets.token_hex(4)}")
+    manager = CgroupManager(Kernel(), f"/{leaks.cgroup_name()}")
     assert manager.layout != "none", "no cgroup hierarchy is mounted here"
     try:
         yield manager
