@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from pynetns.errors import Conflict, InvalidParameter, System, Unavailable
 from pynetns.model.config import HostConfig
-from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent
+from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent, v1
 from pynetns.runtime.cgroups import files as cgroup_files
 from pynetns.runtime.cgroups.files import read_key, read_number
 from pynetns.runtime.cgroups.hierarchy import parse_mountinfo
@@ -469,6 +470,51 @@ def test_reading(tmp_path):
     assert read_number(str(tmp_path / "none")) is None
     with pytest.raises(System):
         read_number(str(tmp_path))
+
+
+class V1Files:
+    """A v1 cgroup's files that refuse what the kernel refuses."""
+
+    def __init__(self, monkeypatch, **present: str) -> None:
+        self.values = {name.replace("__", "."): value for name, value in present.items()}
+        self.failing: dict[str, int] = {}
+        self.written: list[tuple[str, str]] = []
+        monkeypatch.setattr(v1, "write_file", self.write)
+
+    def write(self, path: str, value: str) -> None:
+        name = os.path.basename(path)
+        if name in self.failing:
+            raise OSError(self.failing[name], os.strerror(self.failing[name]))
+        if name not in self.values:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        now = {**self.values, name: value}
+        if int(now[LIMIT]) > int(now[SWAP]):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        self.values = now
+        self.written.append((name, value))
+
+
+LIMIT, SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+
+
+@pytest.mark.parametrize(("limit", "swap"), [("5", "6"), ("50", "60"), ("5", "60"), ("10", "10")])
+def test_limits_are_changed_up_and_down(monkeypatch, limit, swap):
+    """The kernel refuses a limit above that of memory and swap together."""
+    files = V1Files(monkeypatch, memory__limit_in_bytes="10", memory__memsw__limit_in_bytes="20")
+    memory = {"limit": int(limit), "swap": int(swap)}
+    v1.apply_settings("/x", render({"memory": memory}, ("memory",)))
+    assert files.values == {LIMIT: limit, SWAP: swap}
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EINVAL, errno.EACCES])
+def test_what_the_kernel_refuses_is_told(monkeypatch, code):
+    files = V1Files(monkeypatch, memory__limit_in_bytes="10", memory__memsw__limit_in_bytes="20")
+    files.failing = {LIMIT: code}
+    with pytest.raises((InvalidParameter, Unavailable), match=f"--memory: .*{LIMIT}"):
+        v1.apply_settings("/x", render({"memory": {"limit": 5}}, ("memory",)))
+    files.failing = {SWAP: code}
+    with pytest.raises((InvalidParameter, Unavailable), match=f"--memory-swap: .*{SWAP}"):
+        v1.apply_settings("/x", render({"memory": {"limit": 5, "swap": 9}}, ("memory",)))
 
 
 # ---- processes ----
