@@ -6,12 +6,13 @@ into the module of the same verb. Source: docker-py's models/containers.py, by i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..engine.lookup import get_container_id
 from ..engine.recover import refresh
+from ..engine.summaries import complete_summaries
 from ..engine.verbs.create import container_create
 from ..engine.verbs.exec import Exec, ExecConfig, container_exec
 from ..engine.verbs.inspect import inspect_json
@@ -19,8 +20,16 @@ from ..engine.verbs.logs import copy_logs
 from ..engine.verbs.remove import container_remove
 from ..engine.verbs.start import container_start
 from ..engine.verbs.stop import container_kill, container_stop, container_wait
-from ..errors import InvalidParameter, NotFound, NotModified, PynetnsError, clear_errors
+from ..errors import (
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    NotModified,
+    PynetnsError,
+    clear_errors,
+)
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
+from ..model.summary import Summary
 from ..runtime.spec.checks import check_path
 from ..runtime.task import Attach
 from .filters import compile_filters
@@ -70,11 +79,15 @@ class Container:
     @property
     def image(self) -> str:
         """The image's name as given at create."""
-        return self._engine.record(self.id).config.image
+        return self._summary.image
 
     @property
     def labels(self) -> dict[str, str]:
-        return dict(self._engine.record(self.id).config.labels)
+        return dict(self._summary.labels)
+
+    @property
+    def _summary(self) -> Summary:
+        return self._row.summary or Summary()
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -318,24 +331,39 @@ class ContainerCollection:
         """The running containers, or `all`, newest first. Filters, one value or a list for each key:
         name, id, status, label, ancestor, exited. InvalidParameter."""
         passes = compile_filters(filters or {})
-        rows = [refresh(self._engine, row) for row in self._engine.store.containers()]
-        found = []
-        for row in sorted(rows, key=lambda r: r.created, reverse=True):
-            if not (all or row.state.running or "status" in (filters or {})):
-                continue
-            if not os.path.exists(f"{self._engine.root}/containers/{row.id}/hostconfig.json"):
-                continue  # being created or removed
-            if filters and not passes(row, self._engine.record(row.id)):
-                continue
-            if self._engine.store.container(row.id) is not None:
-                found.append(Container(self._engine, row))
-        return found[:limit] if limit > 0 else found
+        every = all or "status" in (filters or {})
+        rows = [
+            row
+            for row in map(self._as_it_is, self._rows(running=not every))
+            if row is not None
+            and (row.summary is not None or row.state.started_before)  # else it is being created
+            and (every or row.state.running)
+            and passes(row)
+        ]
+        rows.sort(key=lambda row: row.created, reverse=True)
+        return [Container(self._engine, row) for row in (rows[:limit] if limit > 0 else rows)]
+
+    def _rows(self, *, running: bool) -> Sequence[ContainerRow]:
+        rows = self._engine.store.containers(running=running)
+        if any(row.summary is None for row in rows):
+            complete_summaries(self._engine)
+            rows = self._engine.store.containers(running=running)
+        return rows
+
+    def _as_it_is(self, row: ContainerRow) -> ContainerRow | None:
+        """A listed row, its end noticed if it has ended; None when that removed it."""
+        seen = refresh(self._engine, row)
+        if seen is row or self._engine.store.container(row.id) is not None:
+            return seen
+        return None
 
     def prune(self) -> dict[str, Any]:
         """Remove every container that does not run: `{"ContainersDeleted": [id…]}`."""
         deleted = []
         for container in self.list(all=True):
-            if not container.row.state.running:
+            if container.row.state.running:
+                continue
+            with suppress(NotFound, Conflict):  # removed by somebody else, or started
                 container_remove(self._engine, container.id)
                 deleted.append(container.id)
         return {"ContainersDeleted": deleted}
@@ -344,6 +372,9 @@ class ContainerCollection:
         row = self._engine.store.container(container_id)
         if row is None:
             raise NotFound(f"No such container: {container_id}")
+        if row.summary is None:
+            complete_summaries(self._engine)
+            row = self._engine.store.container(container_id) or row
         return Container(self._engine, refresh(self._engine, row))
 
 

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import InvalidParameter
 from ..model.state import TRANSITIONS, State
+from ..model.summary import Summary
 from ..storage.reference import parse_reference
+from ..store import ContainerRow
 
-if TYPE_CHECKING:
-    from ..engine.record import ContainerRecord
-    from ..store import ContainerRow
-
-    Test = Callable[[ContainerRow, ContainerRecord], bool]
-
+Test = Callable[[ContainerRow], bool]
+_NOTHING = Summary()
 _STATUSES = sorted({State(status=status).docker_status() for status in TRANSITIONS})
 
 
@@ -29,24 +27,24 @@ def _name(value: str) -> Test:
         found = re.compile(value).search
     except re.error as error:
         raise InvalidParameter(f"--filter name={value} : {error}") from error
-    return lambda row, record: bool(found(row.name) or found(f"/{row.name}"))
+    return lambda row: bool(found(row.name) or found(f"/{row.name}"))
 
 
 def _id(value: str) -> Test:
-    return lambda row, record: row.id.startswith(value)
+    return lambda row: row.id.startswith(value)
 
 
 def _status(value: str) -> Test:
     if value not in _STATUSES:
         raise InvalidParameter(f"--filter status={value} : must be one of {', '.join(_STATUSES)}")
-    return lambda row, record: row.state.docker_status() == value
+    return lambda row: row.state.docker_status() == value
 
 
 def _label(value: str) -> Test:
     key, equals, wanted = value.partition("=")
 
-    def test(row: ContainerRow, record: ContainerRecord) -> bool:
-        labels = dict(record.config.labels)
+    def test(row: ContainerRow) -> bool:
+        labels = (row.summary or _NOTHING).labels
         return key in labels and (not equals or labels[key] == wanted)
 
     return test
@@ -56,10 +54,11 @@ def _ancestor(value: str) -> Test:
     """An image: the name the container was created from, or the beginning of its id."""
     name, digits = _with_tag(value), value.removeprefix("sha256:")
 
-    def test(row: ContainerRow, record: ContainerRecord) -> bool:
-        if digits and record.image_id.removeprefix("sha256:").startswith(digits):
+    def test(row: ContainerRow) -> bool:
+        summary = row.summary or _NOTHING
+        if digits and summary.image_id.removeprefix("sha256:").startswith(digits):
             return True
-        return bool(record.image_id) and _with_tag(record.config.image) == name
+        return bool(summary.image_id) and _with_tag(summary.image) == name
 
     return test
 
@@ -76,7 +75,7 @@ def _exited(value: str) -> Test:
         code = int(value)
     except ValueError as error:
         raise InvalidParameter(f"--filter exited={value} : must be an exit code") from error
-    return lambda row, record: row.state.status == "exited" and row.state.exit_code == code
+    return lambda row: row.state.status == "exited" and row.state.exit_code == code
 
 
 _FILTERS: dict[str, Callable[[str], Test]] = {
@@ -95,7 +94,7 @@ def compile_filters(filters: Mapping[str, Any]) -> Test:
     InvalidParameter for a key that is unknown or a value that can match nothing.
     """
     tests = [_of_key(key, values) for key, values in filters.items()]
-    return lambda row, record: all(test(row, record) for test in tests)
+    return lambda row: all(test(row) for test in tests)
 
 
 def _of_key(key: str, values: Any) -> Test:
@@ -105,4 +104,4 @@ def _of_key(key: str, values: Any) -> Test:
         raise InvalidParameter(f"--filter {key} : unknown, accepted are {known}")
     tests = [make(str(v)) for v in ([values] if isinstance(values, str | int) else values)]
     combine = all if key == "label" else any
-    return lambda row, record: combine(test(row, record) for test in tests)
+    return lambda row: combine(test(row) for test in tests)

@@ -62,8 +62,7 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
 
 def record_exit(engine: Services, row: ContainerRow) -> None:
     """State, network settings and event of an end."""
-    engine.store.set_state(row.id, row.state)
-    engine.store.set_network(row.id, row.network)
+    engine.store.set_run(row.id, row.state, row.network)
     attributes = {"name": row.name, "exitCode": str(row.state.exit_code)}
     engine.store.add_event("container", "die", row.id, attributes)
 

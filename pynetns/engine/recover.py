@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound, StateDamaged, System, Unavailable
+from ..errors import System, Unavailable
 from .ending import end_task, has_ended, release_resources, settle_exit
 from .ghosts import remove_ghost
 from .lock import container_lock, remove_lock, try_container_lock
@@ -124,11 +124,7 @@ def remove_if_wanted(engine: Services, row: ContainerRow) -> bool:
     """Remove an ended container that was created with auto-remove, unless it has been started anew."""
     if row.state.running or not row.state.started_before:
         return False
-    try:
-        if not engine.record(row.id).host_config.auto_remove:
-            return False
-    except (NotFound, StateDamaged) as error:
-        log.error("container %s : %s", row.name, error)
+    if row.summary is None or not row.summary.auto_remove:
         return False
     with container_lock(engine.exec_root, row.id):
         current = engine.store.container(row.id)

@@ -1,7 +1,8 @@
 """The state of a container: a frozen value, its transitions, its JSON.
 
-Owns: the statuses, which may follow which, Docker's State object. Knows nothing of processes,
-clocks or files. Source: moby container/state.go; Docker Engine API 1.41, `ContainerState`.
+Owns: the statuses, which may follow which, Docker's State object, what the store keeps of it. Knows
+nothing of processes, clocks or files.
+Source: moby container/state.go; Docker Engine API 1.41, `ContainerState`.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class State:
 
     `start_ticks` is field 22 of /proc/<pid>/stat and `boot_id` that of the running kernel: with
     `pid` they name one process for ever, so that a reused pid or a reboot is never mistaken for it.
+    `run` counts the container's starts: 0 before the first, one more with each that succeeds. Who
+    waits for an end, or starts a program inside, means the run that it found.
     """
 
     status: str = "created"
@@ -47,6 +50,7 @@ class State:
     finished_at: str = NEVER
     started_before: bool = False
     boot_id: str = ""
+    run: int = 0
 
     @property
     def running(self) -> bool:
@@ -92,29 +96,33 @@ class State:
             "FinishedAt": self.finished_at,
         }
 
-    def to_json(self) -> str:
-        """One line of JSON for the store."""
-        return _encode(
-            {
-                "status": self.status,
-                "pid": self.pid,
-                "start_ticks": self.start_ticks,
-                "exit_code": self.exit_code,
-                "error": self.error,
-                "oom_killed": self.oom_killed,
-                "started_at": self.started_at,
-                "finished_at": self.finished_at,
-                "started_before": self.started_before,
-                "boot_id": self.boot_id,
-            }
-        )
+    def to_columns(self) -> tuple[str, int, int, str, str]:
+        """For the store: status, pid, start_ticks and boot_id, and one line of JSON for the rest."""
+        rest = {
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "oom_killed": self.oom_killed,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "started_before": self.started_before,
+            "run": self.run,
+        }
+        return self.status, self.pid, self.start_ticks, self.boot_id, _encode(rest)
 
     @classmethod
-    def from_json(cls, text: str) -> State:
-        """The inverse of `to_json`. ValueError, TypeError or KeyError on a damaged document."""
-        state = cls(**json.loads(text))
-        TRANSITIONS[state.status]
-        return state
+    def from_columns(
+        cls, status: str, pid: int, start_ticks: int, boot_id: str, rest: str
+    ) -> State:
+        """The inverse of `to_columns`; what an older version did not write is its default. ValueError,
+        TypeError or KeyError on a damaged document."""
+        TRANSITIONS[status]
+        return cls(
+            status=status,
+            pid=pid,
+            start_ticks=start_ticks,
+            boot_id=boot_id,
+            **json.loads(rest),
+        )
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 from .containers import MAX_EVENTS, ContainerTable
 from .images import ImageTable
-from .networks import NetworkTable
+from .networks import NetworkGone, NetworkTable
 from .rows import (
-    SCHEMA_VERSION,
     ContainerRow,
     EndpointRow,
     EventRow,
     ImageRow,
     NetworkRow,
     PortRow,
+    RunningRow,
     SandboxRow,
 )
+from .schema import SCHEMA_VERSION
 
 
 class Store(ContainerTable, NetworkTable, ImageTable):
@@ -37,8 +38,10 @@ __all__ = [
     "EndpointRow",
     "EventRow",
     "ImageRow",
+    "NetworkGone",
     "NetworkRow",
     "PortRow",
+    "RunningRow",
     "SandboxRow",
     "Store",
 ]

@@ -93,7 +93,6 @@ def test_the_files_of_an_image_are_on_disk_before_its_row_is(synced):
     "change",
     [
         "add_container('c1', 'web', '', State())",
-        "rename_container('c0', 'new')",
         "add_image('i2', 'app', '', ('l',), {}, 1)",
         "tag_image('i0', 'app')",
         "remove_image('i0')",

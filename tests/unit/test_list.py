@@ -16,7 +16,7 @@ import pytest
 
 from pynetns.cli.listing import row_of
 from pynetns.client.containers import ContainerCollection
-from pynetns.engine.record import ContainerRecord, read_record, write_record
+from pynetns.engine.record import ContainerRecord, read_record, summarize, write_record
 from pynetns.engine.verbs.inspect import human_duration, list_json, status_text
 from pynetns.errors import InvalidParameter
 from pynetns.kernel.process import ProcessIdentity
@@ -35,7 +35,7 @@ class Crowd:
 
     def __init__(self, root: Path) -> None:
         self.root = str(root)
-        for name in ("containers", "exec/tasks"):
+        for name in ("containers", "exec/tasks", "exec/locks"):
             (root / name).mkdir(parents=True)
         self.store = Store(f"{root}/pynetns.db")
         self.engine: Any = SimpleNamespace(
@@ -57,12 +57,13 @@ class Crowd:
         number = len(self.store.containers())
         id = (id or f"{number:02x}").ljust(64, "0")
         created = rfc3339(1_700_000_000_000_000_000 + number * 1_000_000_000)
-        settings = NetworkSettings(ports=ports or {})
-        self.store.add_container(id, name, created, state, settings)
+        self.store.add_container(id, name, created, State())
+        self.store.set_run(id, state, NetworkSettings(ports=ports or {}))
         os.mkdir(f"{self.root}/containers/{id}")
         config = Config(image=image[0], labels=tuple(labels.items()))
         record = ContainerRecord(id, created, "sleep", ("9",), image[1], (), config, HostConfig())
         write_record(self.root, record, name)
+        self.store.set_summary(id, summarize(record))
 
     def names(self, *, all: bool = True, limit: int = -1, **filters: Any) -> list[str]:
         listed = ContainerCollection(self.engine).list(all=all, filters=filters, limit=limit)
@@ -71,7 +72,7 @@ class Crowd:
     def line(self, name: str) -> dict[str, str]:
         row = self.store.container_by_name(name)
         assert row is not None
-        return row_of(list_json(self.engine, row), no_trunc=False)
+        return row_of(list_json(row), no_trunc=False)
 
 
 @pytest.fixture
@@ -247,7 +248,7 @@ def test_ports_as_docker_lists_them(crowd: Crowd) -> None:
     crowd.add("web", ports={"80/tcp": (("0.0.0.0", "8080"),), "9/udp": None, "7": ()})
     row = crowd.store.container_by_name("web")
     assert row is not None
-    assert list_json(crowd.engine, row)["Ports"] == [
+    assert list_json(row)["Ports"] == [
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
         {"PrivatePort": 9, "Type": "udp"},
         {"PrivatePort": 7, "Type": "tcp"},

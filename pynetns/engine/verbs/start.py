@@ -318,12 +318,12 @@ def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid:
         started_at=rfc3339(time.time_ns()),
         started_before=True,
         boot_id=boot_id(),
+        run=container.state.run + 1,
     )
     attributes = {"name": container.name, "image": container.record.config.image}
 
     def record() -> None:
-        engine.store.set_state(container.id, state)
-        engine.store.set_network(container.id, sandbox.settings)
+        engine.store.set_run(container.id, state, sandbox.settings)
         engine.store.add_event("container", "start", container.id, attributes)
 
     with step("record_started"):
