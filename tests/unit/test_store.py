@@ -322,7 +322,10 @@ def test_writers_of_one_process_wait_for_each_other_however_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They queue on a lock of their own: SQLite's waiting, which ends after a time, is for others."""
-    monkeypatch.setattr("pynetns.store.database.BUSY_SECONDS", 0.0)
+    real = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: real(*args, **{**options, "timeout": 0.0})
+    )
     store = Store(str(tmp_path / "pynetns.db"))
     failures: list[BaseException] = []
 
