@@ -22,11 +22,12 @@ _STATUSES = sorted({State(status=status).docker_status() for status in TRANSITIO
 
 
 def _name(value: str) -> Test:
-    """A regular expression, looked for in the name with and without its slash."""
+    """A regular expression, looked for in the name with and without its slash; as in Docker, what is
+    none is no error and no name."""
     try:
         found = re.compile(value).search
-    except re.error as error:
-        raise InvalidParameter(f"--filter name={value} : {error}") from error
+    except re.error:
+        return lambda row: False
     return lambda row: bool(found(row.name) or found(f"/{row.name}"))
 
 
