@@ -328,9 +328,9 @@ class ContainerCollection:
     def list(
         self, all: bool = False, filters: Mapping[str, Any] | None = None, limit: int = -1
     ) -> list[Container]:
-        """The running containers, or `all`, newest first. Filters: name, id, status, label,
-        ancestor, exited."""
-        wanted = compile_filters(filters or {})
+        """The running containers, or `all`, newest first. Filters, one value or a list for each key:
+        name, id, status, label, ancestor, exited. InvalidParameter."""
+        passes = compile_filters(filters or {})
         every = all or "status" in (filters or {})
         rows = [
             row
@@ -338,7 +338,7 @@ class ContainerCollection:
             if row is not None
             and (row.summary is not None or row.state.started_before)  # else it is being created
             and (every or row.state.running)
-            and wanted(row)
+            and passes(row)
         ]
         rows.sort(key=lambda row: row.created, reverse=True)
         return [Container(self._engine, row) for row in (rows[:limit] if limit > 0 else rows)]

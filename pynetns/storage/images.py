@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
-from ..files import make_directories, make_directory
+from ..files import make_directories, make_directory, sync_directory
 from ..kernel import Kernel
 from ..store import ImageRow, Store
 from ..undo import Undo
@@ -187,6 +187,7 @@ class ImageStore:
         if made:
             remove_tree(place)  # left by an import that died between the next two lines
             os.rename(layer, place)
+            sync_directory(os.path.dirname(place))  # as the files: before the row
         created = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
         try:
             self._store.add_image(image_id, name, created, [content.digest], config, content.size)

@@ -20,6 +20,7 @@ from pynetns.runtime.cgroups.files import pids_below
 from pynetns.runtime.spec.devices import DEFAULT_RULES
 from pynetns.undo import Undo
 
+from .. import leaks
 from ..devices import forbidden_node
 from ..layouts import only_on
 
@@ -31,7 +32,7 @@ EAT = "import sys; x = bytearray(int(sys.argv[1])); print(len(x))"
 @pytest.fixture
 def cgroups():
     """A manager whose parent is this test's own; nothing of it is left."""
-    manager = CgroupManager(LinuxKernel(), f"/pynetns-test-{secrets.token_hex(4)}")
+    manager = CgroupManager(LinuxKernel(), f"/{leaks.cgroup_name()}")
     assert manager.layout != "none", "no cgroup hierarchy is mounted here"
     try:
         yield manager

@@ -208,6 +208,25 @@ def test_dns_of_container_engine_and_host(world: World) -> None:
     assert world.text("resolv.conf.hash").startswith("sha256:")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("dns", "192.0.2.9", "nameserver 192.0.2.9"),
+        ("dns_search", "corp", "search corp"),
+        ("dns_options", "ndots:3", "options ndots:3"),
+    ],
+)
+def test_each_resolver_option_takes_the_place_of_the_engines_and_of_no_other(
+    world: World, option: str, value: str, line: str
+) -> None:
+    engines = {"dns": "192.0.2.1", "dns_search": "lan", "dns_options": "ndots:1"}
+    world.controller = world.another(**{key: (text,) for key, text in engines.items()})
+    world.start(**{option: (value,)})
+    lines = {"nameserver 192.0.2.1", "search lan", "options ndots:1"}
+    lines = {kept for kept in lines if kept.split()[0] != line.split()[0]} | {line}
+    assert set(world.text("resolv.conf").splitlines()) == lines
+
+
 def test_host_gateway(world: World) -> None:
     world.start(extra_hosts=("gw:host-gateway",))
     assert "172.17.0.1\tgw\n" in world.text("hosts")

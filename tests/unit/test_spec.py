@@ -445,9 +445,13 @@ def test_shm_by_ipc_mode(mode, shm_path, source):
     assert found == ([source] if source else [])
 
 
-def test_a_users_shm_stays():
-    host = HostConfig(ipc_mode="shareable", mounts=(Mount("bind", "/my", "/dev/shm"),))
-    assert mount_at(make_spec(host=host, shm_path="/r/shm"), "/dev/shm")["source"] == "/my"
+@pytest.mark.parametrize("mode", ["private", "shareable", "host"])
+@pytest.mark.parametrize(("kind", "source"), [("bind", "/my"), ("tmpfs", "tmpfs")])
+def test_a_users_shm_stays(mode, kind, source):
+    mount = Mount(kind, "/my" if kind == "bind" else "", "/dev/shm")
+    spec = make_spec(host=HostConfig(ipc_mode=mode, mounts=(mount,)), shm_path="/r/shm")
+    found = [m["source"] for m in spec["mounts"] if m["destination"] == "/dev/shm"]
+    assert found == [source]
 
 
 @pytest.mark.parametrize(

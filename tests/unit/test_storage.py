@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -235,6 +237,41 @@ def test_many_imports_at_once(images, root):
     assert os.listdir(root / "tmp") == []
 
 
+def test_nobody_else_is_at_the_layers_while_an_image_comes_or_goes(images, root, monkeypatch):
+    """An import may find its layer there, which a removal of another image is about to take."""
+    alone: list[str] = []
+
+    def watched(verb):
+        real = getattr(Store, verb)
+
+        def call(store, *args):
+            with open_directory(root / "image") as fd, pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone.append(verb)
+            return real(store, *args)
+
+        monkeypatch.setattr(Store, verb, call)
+
+    for verb in ("add_image", "tag_image", "untag_image", "remove_image"):
+        watched(verb)
+    images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    images.remove("one")
+    images.remove("two")
+    assert alone == ["add_image", "tag_image", "untag_image", "remove_image"]
+    with open_directory(root / "image") as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def open_directory(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def test_failing_import_leaves_nothing(images, root, tmp_path):
     for source in (io.BytesIO(b"x" * 5000), str(tmp_path / "none"), str(tmp_path), str(root)):
         with pytest.raises(PynetnsError, match="import: "):
@@ -248,6 +285,32 @@ def test_collect_takes_what_a_dead_import_left(images, root):
     (root / "tmp/other").mkdir()
     assert images.collect() == [f"import {root}/tmp/import-0123"]
     assert os.listdir(root / "tmp") == ["other"]
+
+
+def test_collect_leaves_an_import_that_is_at_work(images, root):
+    collected = []
+
+    class Source(io.BytesIO):
+        def read(self, size=-1):
+            collected.append(images.collect())
+            return super().read(size)
+
+    image = images.import_rootfs(Source(archive().getvalue()), "app")
+    assert collected and not any(collected)
+    assert os.path.exists(f"{image.lowers[0]}/file")
+    assert images.collect() == []
+
+
+def test_by_id_and_force_all_names_go(images, root):
+    image = images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    with pytest.raises(Conflict, match="several names"):
+        images.remove(image.id)
+    images.remove(image.id, force=True)
+    assert len(images.list()) == 1 and os.listdir(root / "overlay2") == []
+    for name in ("one", "two", image.id):
+        with pytest.raises(NotFound):
+            images.remove(name)
 
 
 # ---- rootfs ----

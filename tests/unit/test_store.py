@@ -140,7 +140,7 @@ def test_inner_transaction_undoes_its_own_part(store: Store) -> None:
 
 def test_durable_transaction_leaves_the_fast_mode_on(store: Store) -> None:
     store.atomically(lambda: add(store), durable=True)
-    assert store._one("PRAGMA synchronous")[0] == 1  # NORMAL
+    assert store._one("PRAGMA synchronous")[0] == 1  # NORMAL, as before
     assert store._one("PRAGMA journal_mode")[0] == "wal"
 
 
@@ -322,6 +322,43 @@ def test_threads(store: Store) -> None:
     assert failures == []
     assert len(store.containers()) == 151
     assert len(store.events()) == 150
+
+
+def test_writers_of_one_process_wait_for_each_other_however_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They queue on a lock of their own: SQLite's waiting, which ends after a time, is for others."""
+    real = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: real(*args, **{**options, "timeout": 0.0})
+    )
+    store = Store(str(tmp_path / "pynetns.db"))
+    failures: list[BaseException] = []
+
+    def count(n: int) -> None:
+        store.set_meta("count", str(int(store.meta().get("count", 0)) + 1))
+        os.sched_yield()  # with the transaction open
+        store.add_event("container", "tick", str(n))
+
+    def work(n: int) -> None:
+        try:
+            store.containers()  # connects
+            barrier.wait()
+            for _ in range(20):
+                store.atomically(lambda: count(n))
+                store.add_event("container", "alone", str(n))
+        except BaseException as error:
+            failures.append(error)
+
+    barrier = threading.Barrier(6)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert (store.meta()["count"], len(store.events())) == ("120", 240)
+    store.close()
 
 
 def _grow(path: str, name: str) -> None:

@@ -127,28 +127,29 @@ def unix_seconds(rfc3339: str) -> int:
     return calendar.timegm(time.strptime(rfc3339[:19], "%Y-%m-%dT%H:%M:%S"))
 
 
+# Each unit up to as many seconds, as go-units has them: "47 hours", never "1 day".
+_HOUR = 3600
 _UNITS = (
-    (31536000, "year"),
-    (2592000, "month"),
-    (604800, "week"),
-    (86400, "day"),
-    (3600, "hour"),
-    (60, "minute"),
+    (60, 1, "second"),
+    (_HOUR, 60, "minute"),
+    (48 * _HOUR, _HOUR, "hour"),
+    (14 * 24 * _HOUR, 24 * _HOUR, "day"),
+    (60 * 24 * _HOUR, 7 * 24 * _HOUR, "week"),
+    (730 * 24 * _HOUR, 30 * 24 * _HOUR, "month"),
+    (float("inf"), 365 * 24 * _HOUR, "year"),
 )
+_ONE = {"second": "1 second", "minute": "About a minute", "hour": "About an hour"}
 
 
 def human_duration(seconds: float) -> str:
     """A time span as Docker words it: "2 minutes", "About an hour", "Less than a second"."""
     if seconds < 1:
         return "Less than a second"
-    for size, unit in _UNITS:
-        count = int(seconds // size)
-        if count == 1 and unit in ("minute", "hour"):
-            return f"About {'an' if unit == 'hour' else 'a'} {unit}"
-        if count >= 1:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    count = int(seconds)
-    return f"{count} second{'s' if count > 1 else ''}"
+    if seconds >= _HOUR:  # from there on by the nearest hour. go-units HumanDuration
+        seconds = int(seconds / _HOUR + 0.5) * _HOUR
+    size, unit = next((size, unit) for end, size, unit in _UNITS if seconds < end)
+    count = int(seconds // size)
+    return _ONE[unit] if count == 1 else f"{count} {unit}s"
 
 
 def status_text(state: State) -> str:

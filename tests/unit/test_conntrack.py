@@ -1,0 +1,90 @@
+"""network/conntrack.py: which flows a change of published ports makes the kernel forget; that it does is
+in tests/kernel/test_nftables.py."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import pytest
+from pynetns.network.conntrack import Flow, forget_misled, forget_withdrawn, list_flows
+
+from pynetns.errors import KernelError
+from pynetns.network import conntrack
+from pynetns.network.published import PublishedPort
+
+HOST, OTHER_HOST, ELSEWHERE = "192.0.2.1", "192.0.2.2", "198.51.100.7"
+CONTAINER, BEFORE = ("10.0.0.2", 53), ("10.0.0.9", 53)
+
+
+def flow(to: str, port: int, answered_by: tuple[str, int]) -> Flow:
+    identity = f"{to}:{port} {answered_by[0]}".encode()
+    answering = (socket.inet_aton(answered_by[0]), answered_by[1])
+    return Flow((socket.inet_aton(to), port), answering, identity)
+
+
+def udp(host_ip: str = "0.0.0.0", port: int = 5353, proto: str = "udp") -> PublishedPort:
+    return PublishedPort(proto, host_ip, port, *CONTAINER)
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """What is forgotten of given flows when `change` happens to `ports`."""
+
+    def run(change: Callable[..., None], ports: list[PublishedPort], *flows: Flow) -> list[Flow]:
+        deleted: list[Flow] = []
+        monkeypatch.setattr(conntrack, "list_flows", lambda ports: list(flows))
+        monkeypatch.setattr(conntrack, "delete_flow", deleted.append)
+        local = [socket.inet_aton(address) for address in (HOST, OTHER_HOST)]
+        monkeypatch.setattr(conntrack, "local_addresses", lambda: iter(local))
+        change(ports)
+        return deleted
+
+    return run
+
+
+def test_published_a_flow_that_leads_elsewhere_goes_and_one_that_leads_there_stays(forgotten):
+    stale, right = flow(HOST, 5353, BEFORE), flow(HOST, 5353, CONTAINER)
+    other = flow(HOST, 5353, (CONTAINER[0], 54))
+    assert forgotten(forget_misled, [udp()], stale, right, other) == [stale, other]
+
+
+def test_withdrawn_a_flow_that_leads_there_goes_and_one_that_leads_elsewhere_stays(forgotten):
+    stale, other = flow(HOST, 5353, CONTAINER), flow(HOST, 5353, BEFORE)
+    assert forgotten(forget_withdrawn, [udp()], stale, other) == [stale]
+
+
+def test_what_only_passes_through_or_goes_to_another_port_stays(forgotten):
+    loopback = flow("127.0.0.5", 5353, BEFORE)
+    flows = [flow(ELSEWHERE, 5353, BEFORE), flow(HOST, 53, BEFORE), loopback]
+    assert forgotten(forget_misled, [udp()], *flows) == [loopback]
+
+
+def test_only_of_the_address_that_it_is_published_on(forgotten):
+    flows = [flow(address, 5353, BEFORE) for address in (HOST, OTHER_HOST)]
+    assert forgotten(forget_misled, [udp(OTHER_HOST)], *flows) == [flows[1]]
+
+
+def test_each_of_several_ports(forgotten):
+    flows = [flow(HOST, port, BEFORE) for port in (1, 2, 3)]
+    assert forgotten(forget_misled, [udp(port=1), udp(port=3)], *flows) == [flows[0], flows[2]]
+
+
+def test_without_udp_nothing_is_asked(monkeypatch):
+    monkeypatch.setattr(conntrack, "list_flows", lambda ports: pytest.fail("it is asked"))
+    forget_misled([udp(proto="tcp")])
+    forget_withdrawn([])
+
+
+@pytest.mark.parametrize("code", [errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM])
+def test_a_kernel_without_connection_tracking_has_no_flows(monkeypatch, code):
+    def dump(*args: object) -> None:
+        raise KernelError(code, "netlink", "flows")
+
+    monkeypatch.setattr(conntrack.netlink, "dump", dump)
+    if code == errno.EPERM:
+        with pytest.raises(KernelError):
+            list_flows([53])
+    else:
+        assert list_flows([53]) == []
