@@ -64,6 +64,18 @@ class Attach:
     winsize: tuple[int, int] = (0, 0)
 
 
+def stdio_flags(terminal: bool, stdin: bool, *, once: bool = False, direct: bool = False) -> int:
+    """A Task's `flags`: on a terminal; with a standard input (else /dev/null), which ends with its
+    `once` attached client's; `direct`: without a terminal, the attached descriptors are the
+    program's own, nothing is copied."""
+    return (
+        (frame.SPAWN_TTY if terminal else 0)
+        | (frame.SPAWN_STDIN if stdin else 0)
+        | (frame.SPAWN_STDIN_ONCE if once else 0)
+        | (frame.SPAWN_DIRECT if direct and not terminal else 0)
+    )
+
+
 @dataclass(slots=True)
 class Task:
     """A program to be: `create` has its process prepare itself, `start` has it execute.

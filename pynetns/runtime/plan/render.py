@@ -257,6 +257,11 @@ def joined_namespaces(spec: dict[str, Any]) -> int:
     return flags
 
 
+def has_own_pids(spec: dict[str, Any]) -> bool:
+    """Whether `spec` asks for a pid namespace of its own, whose processes all die with the first."""
+    return any(n["type"] == "pid" and not n.get("path") for n in spec["linux"]["namespaces"])
+
+
 def wants_new_cgroup(spec: dict[str, Any]) -> bool:
     """Whether `spec` asks for a cgroup namespace of its own."""
     return any(n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"])
