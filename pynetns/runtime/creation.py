@@ -21,14 +21,8 @@ from ..kernel.mount import MS_PRIVATE
 from ..kernel.process import ProcessIdentity, process_namespace
 from ..undo import Descriptors, Undo
 from .cgroups import CgroupManager
-from .plan.render import (
-    CLONE_NAMESPACES,
-    Handles,
-    cgroup_mount_attributes,
-    has_own_pids,
-    open_mounts,
-    render_plan,
-)
+from .plan.handles import Handles, cgroup_mount_attributes, open_mounts
+from .plan.render import CLONE_NAMESPACES, has_own_pids, render_plan
 from .shim.client import ShimClient
 from .task import Attach, Task, prepare_bundle_dir, write_bundle
 

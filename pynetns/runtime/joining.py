@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import Conflict, KernelError, StartFailed
 from ..kernel.process import ProcessIdentity
 from .creation import Parts
-from .plan.render import Handles, render_exec_plan
+from .plan.handles import Handles
+from .plan.render import render_exec_plan
 from .task import Attach, Task, delete_bundle, task_directory
 
 
