@@ -163,12 +163,15 @@ def open_joined_proc(
 def _check_proc(proc: int, pids: int) -> None:
     """Whoever made the namespace may never have mounted its /proc, and still see all processes of
     the machine: those are not to be shown to the next one."""
+    wanted = os.fstat(pids)
     try:
         shown = os.stat("1/ns/pid", dir_fd=proc)
+        same = (shown.st_dev, shown.st_ino) == (wanted.st_dev, wanted.st_ino)
     except FileNotFoundError as error:
         raise not_running("pid") from error
-    wanted = os.fstat(pids)
-    if (shown.st_dev, shown.st_ino) != (wanted.st_dev, wanted.st_ino):
+    except PermissionError:  # a process that nothing may be known of, not even by us
+        same = False
+    if not same:
         raise InvalidParameter(
             "pid namespace : /proc of the process that it is joined by shows another pid namespace: "
             "mount its own there"
@@ -203,3 +206,31 @@ def open_namespaces(kernel: Kernel, creation: Creation, fds: Descriptors) -> dic
 def not_running(kind: str) -> Conflict:
     """The error for a namespace whose process has ended."""
     return Conflict(f"cannot join the {kind} namespace of a container that is not running")
+
+
+# what is set in a namespace, and which one a path may not lead to then
+_NAMES_IN_PROC = {"network": "net", "uts": "uts", "ipc": "ipc"}
+
+
+def check_not_ours(spec: Mapping[str, Any]) -> None:
+    """Refuse a namespace by path that is this process's own where something would be set in it: that
+    would be the machine's. InvalidParameter."""
+    sysctls = spec["linux"]["sysctl"]
+    sets = {
+        "network": any(name.startswith("net.") for name in sysctls),
+        "ipc": any(not name.startswith(("net.", "kernel.domainname")) for name in sysctls),
+        "uts": bool(spec["hostname"]) or "kernel.domainname" in sysctls,
+    }
+    for namespace in spec["linux"]["namespaces"]:
+        kind, path = namespace["type"], namespace.get("path")
+        if not path or not sets.get(kind):
+            continue
+        try:
+            own = os.path.samefile(path, f"/proc/self/ns/{_NAMES_IN_PROC[kind]}")
+        except OSError as error:
+            raise StartFailed(f"{kind} namespace {path}: {error.strerror}", 128) from error
+        if own:
+            raise InvalidParameter(
+                f"linux.namespaces: the {kind} namespace {path} is the host's: hostname and sysctls "
+                "would be the host's, too"
+            )

@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import shutil
+import signal
+import socket
+import struct
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -44,6 +48,7 @@ _REMEDIES = {
     },
     ("move_mount", errno.ENOTDIR): "a file cannot be mounted over a directory, nor through a file",
 }
+_CREDENTIALS = struct.Struct("=iII")  # struct ucred
 _EXEC_WORDS = {
     errno.ENOENT: "executable file not found",
     errno.ENOEXEC: "exec format error",
@@ -84,7 +89,8 @@ class Task:
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
     survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
-    it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
+    it does not wait. `program` is for messages, where there is no `plan`. OCI's and containerd's two
+    steps, seed 1.2.3 and 1.2.4.
     """
 
     shim: ShimClient
@@ -99,6 +105,7 @@ class Task:
     go_fd: int = -1
     pid: int = 0
     plan: Plan | None = None
+    program: str = ""
     _pending: int = -1
 
     def create(self, plan: Plan) -> None:
@@ -120,6 +127,41 @@ class Task:
         finally:
             os.close(record)
 
+    def prepared(self, told: socket.socket) -> tuple[int, int]:
+        """Wait until the process of a plan with `wait(…, told)` waits for its start. `told` is the other
+        end of that socket (`told_socket`), whose own end the caller has closed. Its pid, and the run
+        by which another process can `resume` it. StartFailed."""
+        poll = select.poll()
+        poll.register(told, select.POLLIN)
+        while not poll.poll(self.shim.patience * 1000):
+            self.shim.alive()  # Unavailable where it does not answer
+        message, control, _, _ = told.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
+        if message:
+            pid: int = _CREDENTIALS.unpack(control[0][2])[0]
+            return pid, self.shim.run_of(self._pending)
+        self.start()  # it has ended: the answer says why
+        raise StartFailed("the process has ended before it was prepared", 128)
+
+    def resume(self, run: int) -> None:
+        """Take over a task that another process has created; `go_fd` is set."""
+        self._pending = self.shim.resume_spawn(self.key, run)
+
+    def kill(self) -> None:
+        """Undo `create` of a task that waits at a pipe which others hold open: returns when the process
+        is gone. Nothing to do after `start` and `leave`."""
+        if self._pending >= 0:
+            self.shim.signal(self.key, signal.SIGKILL)
+            self.abandon()
+
+    def leave(self) -> None:
+        """Let go of a task that was created and not started: it goes on waiting."""
+        go, self.go_fd = self.go_fd, -1
+        if go >= 0:
+            os.close(go)
+        pending, self._pending = self._pending, -1
+        if pending >= 0:
+            self.shim.leave_spawn(pending)
+
     def start(self) -> int:
         """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
         with step("task_start"):
@@ -128,8 +170,8 @@ class Task:
             try:
                 answer = self.shim.finish_spawn(pending, self.key)
             except KernelError as error:
-                raise start_error(error, self.plan) from error
-            if answer.payload:
+                raise start_error(error, self.plan, self.program) from error
+            if answer.payload and self.plan is not None:
                 self._add_spans(answer)
             self.pid = answer.value
         return self.pid
@@ -177,14 +219,21 @@ class Task:
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
+def told_socket() -> tuple[socket.socket, socket.socket]:
+    """The pair for `Task.prepared`: whoever writes to the second is known by his pid. unix(7)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
+
+
+def start_error(error: KernelError, plan: Plan | None = None, program: str = "") -> StartFailed:
     """What a failed start is to the user: message and exit code. 126 and 127 are of the program
     itself; what fails before it is tried is 128, as in moby."""
     code, what = 128, f"{error.step} {error.detail}".strip()
     why = os.strerror(error.errno)
     if error.step == "exec":
         code = _EXEC_CODES.get(error.errno, 126)
-        program = error.detail or (plan.describe(-1)[1] if plan is not None else "")
+        program = error.detail or (plan.describe(-1)[1] if plan is not None else program)
         what = f'exec: "{program}"'
         why = _EXEC_WORDS.get(error.errno, why)
         if error.errno == errno.ENOENT and "/" in program:

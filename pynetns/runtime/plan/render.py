@@ -29,6 +29,7 @@ from ..spec.mount_options import (
     MS_REMOUNT,
     parse_options,
 )
+from ..spec.rlimits import RLIMITS
 from .handles import Handles, mount_options
 
 CLONE_NAMESPACES = {
@@ -60,12 +61,6 @@ DEV_LINKS = (
     ("pts/ptmx", "/dev/ptmx"),
 )
 _DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_RLIMITS = {
-    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
-    "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
-    "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
-    "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
-}  # fmt: skip
 _EXACT = CREATE | NO_SYMLINK  # for what must be where it is said, whatever the image holds
 _KERNELS = ("/proc/", "/sys/", "/dev/")
 _SYS_ADMIN = to_mask(("CAP_SYS_ADMIN",))
@@ -284,7 +279,7 @@ def _render_stdio(
 
 def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or ():
-        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
+        plan.rlimit(RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
     plan.umask(process["user"].get("umask", 0o022))
 
 

@@ -56,6 +56,11 @@ _PROPAGATION = {
     "rshared": MS_SHARED,
 }
 _BIND = {"bind": False, "rbind": True}
+FLAGS_OF_BINDS = frozenset(
+    [*_PROPAGATION, *_BIND, "defaults"]
+    + [word for word, (_, attr, on) in _FLAGS.items() if attr or not on or word == "relatime"]
+)
+"""The options that say something about a bind mount, or ask for what it is anyway."""
 
 
 class MountOptions(NamedTuple):
