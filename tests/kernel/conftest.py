@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pynetns.runtime.oci import Runtime
+
+from ..conftest import end_shim
+from .oci_bench import Bundle
 from .shim_bench import Bench
 
 
@@ -16,3 +22,22 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench = Bench(tmp_path)
     yield bench
     bench.close()
+
+
+@pytest.fixture
+def bundle(tmp_path) -> Bundle:
+    return Bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def runtime(tmp_path) -> Iterator[Runtime]:
+    """A runtime of the test's own; what is left of it at the end goes."""
+    parent = f"/pynetns-test-{secrets.token_hex(4)}"
+    runtime = Runtime(str(tmp_path / "oci"), cgroup_parent=parent)
+    try:
+        yield runtime
+    finally:
+        for name in os.listdir(f"{runtime.exec_root}/tasks"):
+            runtime.delete(name, force=True)
+        end_shim(runtime)
+        runtime.prune()
