@@ -32,7 +32,7 @@ hostname; id -u; id -G; umask; ulimit -n; echo $0; grep -E 'Cap|NoNewPrivs|Secco
 ls -ln /dev | sed 's/ [A-Z][a-z][a-z] .*:.. / /' | grep -v core
 sed 's/^[^ ]* [^ ]* [^ ]* //; s/ - / /' /proc/self/mountinfo | grep -v -e cgroup -e rootfs | sort
 touch /x 2>/dev/null && echo wrote
-cat /proc/sysrq-trigger 2>&1; cat /proc/keys; ls /sys/firmware; ps | grep -c ' '
+cat /proc/sysrq-trigger 2>&1; cat /proc/keys; ls /sys/firmware; echo /proc/[0-9]*
 cat /proc/self/oom_score_adj; tty
 """
 
@@ -128,7 +128,7 @@ def test_a_terminal_goes_to_the_console_socket(runtime, bundle, tmp_path):
                 text += chunk
         except OSError:  # EIO: its end
             pass
-    assert b"/dev/pts/0\r\nall\r\n" in text and b"got hello\r\n" in text
+    assert {"/dev/pts/0", "all", "got hello"} <= set(text.decode().split("\r\n"))
     assert runtime.wait("c").code == 0
 
 

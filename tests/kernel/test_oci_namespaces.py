@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import InvalidParameter, StartFailed
+from pynetns.kernel.pidfd import ended
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.lowlevel.namespaces import NetworkNamespace
+from pynetns.runtime.oci_state import StateDirectory
 
+from ..conftest import kill_shim
 from .oci_bench import SLEEP, Bundle, left, output
 
 pytestmark = pytest.mark.root
@@ -74,10 +77,27 @@ def test_a_pid_namespace_by_path(runtime, bundle):
     running = runtime.state("c")
     assert running["status"] == "running" and running["pid"] != prepared["pid"]
     assert os.readlink(f"/proc/{running['pid']}/ns/pid") == os.readlink(f"/proc/{owner}/ns/pid")
+    kill_shim(runtime)  # which knows, too
+    assert runtime.state("c") == running
+    pidfd = os.pidfd_open(running["pid"])
     runtime.kill("c", signal.SIGKILL)
-    assert runtime.wait("c").code == 137
+    assert ended(pidfd, 10)
+    os.close(pidfd)
     assert runtime.state("c")["status"] == "stopped"
     assert runtime.state("owner")["status"] == "running"
+
+
+def test_a_starter_that_is_killed_before_it_notes_the_other_process(runtime, bundle, monkeypatch):
+    runtime.create("owner", str(bundle.runs(*SLEEP).top), stdio=(-1, -1, -1))
+    set_namespace(bundle, "pid", f"/proc/{runtime.state('owner')['pid']}/ns/pid")
+    runtime.create("c", str(bundle.top), stdio=(-1, -1, -1))
+    monkeypatch.setattr(StateDirectory, "write", lambda place, state: None)
+    runtime.start("c")
+    assert runtime.state("c")["status"] == "running"
+    assert Path(f"/proc/{runtime.state('c')['pid']}/cmdline").read_text() == "sleep\x001000\0"
+    runtime.kill("c", signal.SIGKILL)
+    runtime.wait("c")
+    assert runtime.state("c")["status"] == "stopped"
 
 
 def test_a_pid_namespace_without_a_proc_of_its_own_is_refused(runtime, bundle):
@@ -105,7 +125,10 @@ def test_survivors_without_a_pid_namespace_die_with_the_program(runtime, bundle)
     runtime.start("c")
     with open(reader) as file:
         survivor = ProcessIdentity.of(int(file.readline()))
-    runtime.kill("c", signal.SIGKILL)
-    runtime.wait("c")
-    runtime.delete("c")
-    assert not survivor.lives()
+    pidfd = survivor.open()
+    try:
+        runtime.kill("c", signal.SIGKILL)
+        runtime.wait("c")
+        assert ended(pidfd, 10)
+    finally:
+        os.close(pidfd)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,24 @@ def test_a_program_that_is_not_there(runtime, bundle):
     assert runtime.state("c")["status"] == "stopped"
     runtime.delete("c")
     assert left(runtime) == []
+
+
+def test_a_cgroup_that_somebody_is_in_is_left_alone(runtime, bundle):
+    """In whichever hierarchy it is: at its end the container would take it down."""
+    mount = runtime.cgroups.mounts[0]
+    path = f"{runtime.cgroups.parent}/somebody"
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
+        os.makedirs(mount + path)
+        Path(f"{mount}{path}/cgroup.procs").write_text(str(process.pid))
+        try:
+            bundle.change(lambda spec: spec["linux"].update(cgroupsPath=path))
+            with pytest.raises(Conflict, match=f"{path}: is in use"):
+                runtime.create("c", str(bundle.top))
+            assert process.poll() is None
+        finally:
+            process.stdin.close()
+            process.wait()
+            os.rmdir(mount + path)
 
 
 # ---- what fails is undone, who dies leaves no lie ----
