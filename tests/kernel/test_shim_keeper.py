@@ -159,6 +159,7 @@ class Load:
                 self.faults.append((key, repr(error)))
 
     def one(self, key: str, rng: random.Random) -> None:
+        self.refused(f"{key}-refused")
         code, lines = rng.randrange(1, 100), rng.choice([10, 2000, 20000, 60000])
         half = lines // 2
         script = f"seq 1 {half}; sleep 0.0{rng.randrange(9)}; seq {half + 1} {lines}; exit {code}"
@@ -184,6 +185,17 @@ class Load:
         if attached.stdout_fd >= 0:
             assert received[0].decode() == expected, ("client", len(received[0]), len(expected))
         self.done += 1
+
+    def refused(self, key: str) -> None:
+        """A program that is not there: told as such, or as killed before anything was known of it."""
+        try:
+            self.bench.task(key, "", program="no-such-program")
+        except StartFailed as error:
+            if "killed during the start" in str(error):
+                return
+            assert (error.exit_code, "not found" in str(error)) == (127, True), str(error)
+        else:
+            raise AssertionError("started")
 
     def check_logs(self) -> None:
         for key, lines in self.logs:
