@@ -1,11 +1,5 @@
 """The five verbs of the OCI runtime specification on a bundle, with no engine and no store.
 
-    >>> runtime = Runtime("/run/my-root")                       # doctest: +SKIP
-    >>> runtime.create("web", "/srv/bundles/web")               # doctest: +SKIP
-    >>> runtime.start("web")                                    # doctest: +SKIP
-    >>> runtime.state("web")["status"]                          # doctest: +SKIP
-    'running'
-
 Owns: what a container is to its runtime, `<root>/tasks/<id>/state.json`, and the order of its states.
 Which of them holds is asked of the kernel: its very process lives or not, and waits at the pipe
 exec.fifo or not. So nothing here can be stale, whoever was killed when. Containers live under the shim
