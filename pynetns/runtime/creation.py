@@ -24,7 +24,7 @@ from .cgroups import CgroupManager
 from .plan.handles import Handles, cgroup_mount_attributes, open_mounts
 from .plan.render import CLONE_NAMESPACES, has_own_pids, render_plan
 from .shim.client import ShimClient
-from .task import Attach, Task, prepare_bundle_dir, write_bundle
+from .task import Attach, Task, write_bundle
 
 
 class Parts(Protocol):
@@ -44,14 +44,15 @@ class Parts(Protocol):
 class Creation:
     """A task to be made. Descriptors stay the caller's.
 
-    `spec` is what `render_plan` takes, `seccomp` its compiled filter (b"" for none), `rootfs` a
-    detached mount. The cgroup is `cgroup_parent`/`cgroup_name`. `joined`: the processes whose
-    namespaces the spec names, by the namespace's type. `network`: the network namespace that the
-    spec names, where it is open already. `flags` (`stdio_flags`), `log_dir_fd`, `log_options` and
-    `hold_fds` are the Task's.
+    `directory` is its bundle's, made already. `spec` is what `render_plan` takes, `seccomp` its
+    compiled filter (b"" for none), `rootfs` a detached mount. The cgroup is
+    `cgroup_parent`/`cgroup_name`. `joined`: the processes whose namespaces the spec names, by the
+    namespace's type. `network`: the network namespace that the spec names, where it is open already.
+    `flags` (`stdio_flags`), `log_dir_fd`, `log_options` and `hold_fds` are the Task's.
     """
 
     key: str
+    directory: str
     spec: dict[str, Any]
     rootfs: int
     cgroup_parent: str
@@ -73,29 +74,26 @@ def create(
     scope: ExitStack,
     undo: Undo,
 ) -> Task:
-    """Bundle, cgroup, plan, process: it prepares itself from here on, and waits for its start, which
+    """Cgroup, plan, process, bundle: it prepares itself from here on, and waits for its start, which
     is this process's to give. `spec_json`, asked meanwhile, becomes the bundle's config.json."""
-    directory = prepare_bundle_dir(parts.exec_root, creation.key, undo)
     handles = open_handles(parts, creation, scope, undo)
     go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
     scope.callback(os.close, go_reader)
-    task = new_task(parts, creation, directory, handles, go_writer)
+    task = new_task(parts, creation, handles, go_writer)
     undo.push(task.abandon)
     handles = replace(handles, go=go_reader)
     task.create(render_plan(creation.spec, handles, creation.seccomp, creation.attach.winsize))
-    write_bundle(directory, spec_json())
+    write_bundle(creation.directory, spec_json())
     return task
 
 
-def new_task(
-    parts: Parts, creation: Creation, directory: str, handles: Handles, go_fd: int = -1
-) -> Task:
+def new_task(parts: Parts, creation: Creation, handles: Handles, go_fd: int = -1) -> Task:
     """The Task of `creation`, not made yet. A program without a pid namespace of its own leaves
     survivors: those in its cgroup die with it."""
     return Task(
         shim=parts.shim,
         key=creation.key,
-        directory=directory,
+        directory=creation.directory,
         flags=creation.flags,
         log_dir_fd=creation.log_dir_fd,
         log_options=creation.log_options,

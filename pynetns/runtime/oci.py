@@ -37,6 +37,7 @@ from .security.capabilities import machine_capabilities
 from .security.seccomp import bundle_seccomp, load_filter
 from .shim.client import Exit, ShimClient
 from .spec.bundle import accept, joined_pid, load_bundle
+from .spec.fields import named_by_field
 from .task import (
     Attach,
     Task,
@@ -107,7 +108,7 @@ class Runtime:
             raise InvalidParameter(
                 "process.terminal: goes with a console socket, which its master is sent to"
             )
-        with Undo() as undo, undo, ExitStack() as scope:
+        with named_by_field(), Undo() as undo, undo, ExitStack() as scope:
             prepare_bundle_dir(self.exec_root, container_id, undo)
             place = scope.enter_context(self._place(container_id).locked())
             cgroup = self._cgroup_path(container_id, spec["linux"]["cgroupsPath"])
@@ -298,7 +299,7 @@ class Runtime:
         scope.callback(ours.close)
         scope.callback(theirs.close)
         handles = replace(handles, go=go, told=theirs.fileno(), console=console)
-        task = new_task(self, creation, place.path, handles)
+        task = new_task(self, creation, handles)
         undo.push(task.kill)
         plan = render_plan(spec, handles, creation.seccomp, spec["process"]["winsize"])
         task.create(plan)
@@ -319,6 +320,7 @@ class Runtime:
         parent, _, name = state.cgroup.rpartition("/")
         return Creation(
             key=state.id,
+            directory=task_directory(self.exec_root, state.id),
             spec=spec,
             rootfs=self._clone_root(spec, scope),
             cgroup_parent=parent or "/",

@@ -300,18 +300,26 @@ def task_directory(exec_root: str, key: str) -> str:
 
 
 def delete_bundle(exec_root: str, key: str) -> None:
-    """Remove a task's directory; an absent one is fine."""
+    """Remove a task's directory; an absent one is fine, and so is one that still gets a file or the
+    directory of an exec meanwhile."""
     directory = task_directory(exec_root, key)
-    try:
-        for name in os.listdir(directory):
-            path = f"{directory}/{name}"
-            if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
-        os.rmdir(directory)
-    except FileNotFoundError:
-        pass
+    while True:
+        try:
+            for name in os.listdir(directory):
+                path = f"{directory}/{name}"
+                if os.path.isdir(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+            os.rmdir(directory)
+        except FileNotFoundError:
+            if not os.path.exists(directory):
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return
 
 
 def write_exit(directory: str, ended: Exit) -> None:

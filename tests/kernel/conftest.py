@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pynetns.engine.services import default_cgroup_parent
 from pynetns.runtime.oci import Runtime
 
+from .. import leaks
 from ..conftest import end_shim
 from .oci_bench import Bundle
 from .shim_bench import Bench
@@ -32,8 +33,9 @@ def bundle(tmp_path) -> Bundle:
 @pytest.fixture
 def runtime(tmp_path) -> Iterator[Runtime]:
     """A runtime of the test's own; what is left of it at the end goes."""
-    parent = f"/pynetns-test-{secrets.token_hex(4)}"
-    runtime = Runtime(str(tmp_path / "oci"), cgroup_parent=parent)
+    root = str(tmp_path / "oci")
+    leaks.watch_root(root)
+    runtime = Runtime(root, cgroup_parent=default_cgroup_parent(root))
     try:
         yield runtime
     finally:

@@ -191,11 +191,17 @@ def test_every_step_that_fails_is_undone(runtime, bundle, monkeypatch, step):
 
 WRONG = {
     "nosuch.file": lambda spec: spec["root"].update(path="nosuch.file"),
-    "/nosuch": lambda spec: spec["mounts"].append(
+    "mounts: source /nosuch": lambda spec: spec["mounts"].append(
         {"destination": "/m", "source": "/nosuch", "options": ["bind"]}
     ),
     "working directory /bin/busybox": lambda spec: spec["process"].update(cwd="/bin/busybox"),
     "/dev/shm": lambda spec: spec["mounts"][3]["options"].append("nosuch=option"),
+    "process.rlimits nofile: Operation not permitted": lambda spec: spec["process"].update(
+        rlimits=[{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1 << 50}]
+    ),
+    "linux.resources.cpu.cpus: ": lambda spec: spec["linux"].update(
+        resources={"cpu": {"cpus": "4000"}}
+    ),
     "hooks.prestart": lambda spec: spec.update(hooks={"prestart": [{"path": "/bin/true"}]}),
     "linux.seccomp: defaultAction": lambda spec: spec["linux"].update(seccomp={"syscalls": []}),
 }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
 from ...kernel.process import ProcessIdentity, process_root, recorded
-from ...runtime.joining import Joining, join
+from ...runtime.entering import Entering, enter
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
@@ -107,8 +107,8 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
         exec_id = secrets.token_hex(32)
         with ending_is_conflict(row):
             spec = read_spec(engine, container_id)
-            joining = join_request(engine, container_id, exec_id, spec, owner, config, attach)
-            pid = join(engine, joining, scope)
+            entering = enter_request(engine, container_id, exec_id, spec, owner, config, attach)
+            pid = start_exec(engine, entering, scope)
         note(engine, row, "exec_start", execID=exec_id)
         return Exec(engine, container_id, exec_id, pid, direct=not config.tty)
 
@@ -192,7 +192,20 @@ def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str,
     return {"bounding": bounding, "effective": own, "permitted": own}
 
 
-def join_request(
+def start_exec(engine: Services, entering: Entering, scope: ExitStack) -> int:
+    """Its pid, once it has been executed."""
+    try:
+        os.mkdir(entering.directory, 0o700)
+    except FileNotFoundError as error:
+        raise Conflict(f"Container {entering.owner_key} is not running") from error
+    try:
+        return enter(engine, entering, scope)
+    except BaseException:  # nobody will wait for it
+        delete_bundle(engine.exec_root, f"{entering.owner_key}/{entering.key}")
+        raise
+
+
+def enter_request(
     engine: Services,
     container_id: str,
     exec_id: str,
@@ -200,14 +213,15 @@ def join_request(
     owner: ProcessIdentity,
     config: ExecConfig,
     attach: Attach,
-) -> Joining:
+) -> Entering:
     """What the runtime needs to know of an exec. moby ContainerExecStart."""
     seccomp = b""
     if spec["linux"].get("seccomp") and not config.privileged:
         seccomp = load_filter(spec["linux"]["seccomp"], f"{engine.root}/seccomp")
-    return Joining(
+    return Entering(
         owner_key=container_id,
         key=exec_id,
+        directory=task_directory(engine.exec_root, f"{container_id}/{exec_id}"),
         spec=spec,
         process=exec_process(engine, container_id, spec, owner, config),
         owner=owner,

@@ -29,7 +29,7 @@ from ...model.state import rfc3339
 from ...network.sandbox import Networked, Sandbox, SandboxRequest
 from ...runtime.creation import Creation, create
 from ...runtime.shim.log_options import encode_log_options
-from ...runtime.task import Attach, Task, mark_shared, stdio_flags
+from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, stdio_flags
 from ...trace import step
 from ...undo import Undo
 from ..container_spec import ContainerSpec, create_spec
@@ -179,6 +179,7 @@ def create_task(
         log, log_options = open_log(engine, container.record, scope)
         creation = Creation(
             key=container.id,
+            directory=prepare_bundle_dir(engine.exec_root, container.id, undo),
             spec=spec.oci,
             rootfs=rootfs,
             cgroup_parent=spec.cgroup_parent,

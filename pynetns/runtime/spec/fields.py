@@ -1,14 +1,16 @@
 """Checking single fields of a config.json: each refusal begins with the field's name.
 
-Owns: what a string, a number, a path may be. Which field has to be which is bundle.py's.
+Owns: what a string, a number, a path may be, and which field an error that names an option of the
+command line is about. Which field has to be which is bundle.py's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from ...errors import InvalidParameter
+from ...errors import InvalidParameter, PynetnsError
 from .checks import check_path
 
 KIND_NAMES = {
@@ -45,3 +47,34 @@ def path_inside(where: str, value: Any) -> str:
     """A path in the container: absolute, without "..", and such as the kernel takes."""
     check_path(where, typed(where, value, str))
     return str(value)
+
+
+# What errors of the layers below begin with, where they are about an option's value.
+_FIELDS = {
+    "--memory-reservation": "linux.resources.memory.reservation",
+    "--memory-swap": "linux.resources.memory.swap",
+    "--memory": "linux.resources.memory.limit",
+    "--cpu-shares": "linux.resources.cpu.shares",
+    "--cpu-period": "linux.resources.cpu.period",
+    "--cpus or --cpu-quota": "linux.resources.cpu.quota",
+    "--cpuset-cpus": "linux.resources.cpu.cpus",
+    "--cpuset-mems": "linux.resources.cpu.mems",
+    "--pids-limit": "linux.resources.pids.limit",
+    "--cgroup-parent": "linux.cgroupsPath",
+    "--ulimit": "process.rlimits",
+    "--oom-score-adj": "process.oomScoreAdj",
+    "bind source": "mounts: source",
+}
+
+
+@contextmanager
+def named_by_field() -> Iterator[None]:
+    """Errors that begin with an option begin with the field that stands for it instead."""
+    try:
+        yield
+    except PynetnsError as error:
+        for option, field in _FIELDS.items():
+            if str(error).startswith(option):
+                error.args = (f"{field}{str(error).removeprefix(option)}",)
+                break
+        raise

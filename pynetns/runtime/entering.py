@@ -1,8 +1,8 @@
 """One more process in a running task: from a spec and a process block to an executed program.
 
-Owns: its record directory inside the task's, what it needs of the outside, and the way into a task
-that may have no process more. Knows nothing of containers' records: whom it joins is a process
-identity. containerd Exec; OCI runtime spec, config.md "process"; docs/child-process.md, "an exec".
+Owns: what it needs of the outside, and the way into a task that may have no process more. Knows
+nothing of containers' records: whom it joins is a process identity. containerd Exec; OCI runtime spec,
+config.md "process"; docs/child-process.md, "an exec".
 """
 
 from __future__ import annotations
@@ -14,21 +14,23 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..errors import Conflict, KernelError, StartFailed
+from ..errors import KernelError, StartFailed
 from ..kernel.process import ProcessIdentity
 from .creation import Parts
 from .plan.handles import Handles
 from .plan.render import render_exec_plan
-from .task import Attach, Task, delete_bundle, task_directory
+from .task import Attach, Task
 
 
 @dataclass(frozen=True, slots=True)
-class Joining:
-    """A process about to join task `owner_key`, whose first process is `owner` and which runs by
-    `spec`. `process` is its own process block, `seccomp` the compiled filter (b"" for none)."""
+class Entering:
+    """A process about to enter task `owner_key`, whose first process is `owner` and which runs by
+    `spec`. `directory` is where its end is put on record, `process` its own process block, `seccomp`
+    the compiled filter (b"" for none)."""
 
     owner_key: str
     key: str
+    directory: str
     spec: dict[str, Any]
     process: dict[str, Any]
     owner: ProcessIdentity
@@ -37,35 +39,20 @@ class Joining:
     attach: Attach = field(default_factory=Attach)
 
 
-def join(parts: Parts, joining: Joining, scope: ExitStack) -> int:
+def enter(parts: Parts, entering: Entering, scope: ExitStack) -> int:
     """Its pid, once it has been executed. A task that may have no process more is no obstacle: then
     it starts outside and moves in.
 
-    Raises Conflict (the task has ended), ProcessLookupError, StartFailed.
+    Raises Conflict (the task has no cgroup any more), ProcessLookupError, StartFailed.
     """
-    handles = open_exec_handles(parts, joining, scope)
-    directory = f"{task_directory(parts.exec_root, joining.owner_key)}/{joining.key}"
+    handles = open_exec_handles(parts, entering, scope)
     try:
-        os.mkdir(directory, 0o700)
-    except FileNotFoundError as error:
-        raise Conflict(f"Container {joining.owner_key} is not running") from error
-    try:
-        return execute(parts, joining, handles, directory, scope)
-    except BaseException:  # nobody will wait for it
-        delete_bundle(parts.exec_root, f"{joining.owner_key}/{joining.key}")
-        raise
-
-
-def execute(
-    parts: Parts, joining: Joining, handles: Handles, directory: str, scope: ExitStack
-) -> int:
-    try:
-        return exec_task(parts, joining, handles, directory).start()
+        return exec_task(parts, entering, handles).start()
     except StartFailed as error:
         if not is_crowded(error):
             raise
     crowded = replace(handles, cgroup_joins=moving_in(handles, scope))
-    return exec_task(parts, joining, crowded, directory, crowded=True).start()
+    return exec_task(parts, entering, crowded, crowded=True).start()
 
 
 def is_crowded(error: StartFailed) -> bool:
@@ -87,11 +74,11 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
     return (procs, *handles.cgroup_joins)
 
 
-def open_exec_handles(parts: Parts, joining: Joining, scope: ExitStack) -> Handles:
-    """What the joining process needs of the outside."""
-    pidfd = joining.owner.open()
+def open_exec_handles(parts: Parts, entering: Entering, scope: ExitStack) -> Handles:
+    """What the entering process needs of the outside."""
+    pidfd = entering.owner.open()
     scope.callback(os.close, pidfd)
-    cgroup = parts.cgroups.open(joining.owner_key)
+    cgroup = parts.cgroups.open(entering.owner_key)
     scope.callback(cgroup.close)
     proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     scope.callback(os.close, proc)
@@ -100,24 +87,22 @@ def open_exec_handles(parts: Parts, joining: Joining, scope: ExitStack) -> Handl
     )
 
 
-def exec_task(
-    parts: Parts, joining: Joining, handles: Handles, directory: str, *, crowded: bool = False
-) -> Task:
+def exec_task(parts: Parts, entering: Entering, handles: Handles, *, crowded: bool = False) -> Task:
     """The task, created."""
     plan = render_exec_plan(
-        joining.spec,
-        joining.process,
+        entering.spec,
+        entering.process,
         handles,
-        joining.seccomp,
-        joining.attach.winsize,
+        entering.seccomp,
+        entering.attach.winsize,
         crowded=crowded,
     )
     task = Task(
         shim=parts.shim,
-        key=joining.key,
-        directory=directory,
-        flags=joining.flags,
-        attach=joining.attach,
+        key=entering.key,
+        directory=entering.directory,
+        flags=entering.flags,
+        attach=entering.attach,
     )
     task.create(plan)
     return task
