@@ -18,7 +18,7 @@ from typing import Any, Protocol
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
 from ..kernel import Kernel
 from ..kernel.mount import MS_PRIVATE
-from ..kernel.process import ProcessIdentity, process_namespace
+from ..kernel.process import ProcessIdentity
 from ..undo import Descriptors, Undo
 from .cgroups import CgroupManager
 from .plan.handles import Handles, cgroup_mount_attributes, open_mounts
@@ -191,7 +191,7 @@ def open_namespaces(kernel: Kernel, creation: Creation, fds: Descriptors) -> dic
             if owner is None:
                 fds.append(kernel.ns_open(path, CLONE_NAMESPACES[kind]))
             else:
-                fds.append(process_namespace(owner, os.path.basename(path)))
+                fds.append(kernel.process_namespace(owner, os.path.basename(path)))
         except ProcessLookupError as error:
             raise not_running(kind) from error
         except (KernelError, OSError) as error:

@@ -32,7 +32,7 @@ hostname; id -u; id -G; umask; ulimit -n; echo $0; grep -E 'Cap|NoNewPrivs|Secco
 ls -ln /dev | sed 's/ [A-Z][a-z][a-z] .*:.. / /' | grep -v core
 sed 's/^[^ ]* [^ ]* [^ ]* //; s/ - / /' /proc/self/mountinfo | grep -v -e cgroup -e rootfs | sort
 touch /x 2>/dev/null && echo wrote
-cat /proc/sysrq-trigger 2>&1; cat /proc/keys; ls /sys/firmware; echo /proc/[0-9]*
+cat /proc/sysrq-trigger 2>&1; cat /proc/keys; ls /sys/firmware; echo /proc/[0-9]*; ls /proc/self/fd
 cat /proc/self/oom_score_adj; tty
 """
 
