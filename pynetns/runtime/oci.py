@@ -21,7 +21,7 @@ from hashlib import sha256
 from typing import Any
 
 from ..errors import Conflict, InvalidParameter, Unavailable, clear_errors
-from ..files import make_directories
+from ..files import check_state_directory, make_directories
 from ..kernel import Kernel
 from ..kernel import pidfd as pidfds
 from ..kernel.mount import MS_PRIVATE, MS_SLAVE
@@ -79,6 +79,7 @@ class Runtime:
             make_directories(f"{self.exec_root}/tasks", 0o700, 0o700)
         except OSError as error:
             raise Unavailable(f"{error.filename} : {error.strerror}") from error
+        check_state_directory("root", f"{self.exec_root}/tasks")
         self._own_shim = shim is None
         self.shim = shim or ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
 
@@ -189,7 +190,8 @@ class Runtime:
             status = self._status(place, state, locked=True)
             if status != _STOPPED and not force:
                 raise Conflict(f"container {container_id}: cannot be deleted, it is {status}")
-            self._end(state)
+            if status != _STOPPED or state.process is None:
+                self._end(state)
             if state.cgroup:
                 self.cgroups.remove_path(state.cgroup)
             delete_bundle(self.exec_root, container_id)
@@ -254,7 +256,7 @@ class Runtime:
             os.close(pidfd)
 
     def _end(self, state: ContainerState) -> None:
-        """Its process is gone afterwards, whether or not it ever came so far as to be written down."""
+        """Its process is gone afterwards, also one that was never written down."""
         if self.shim.signal(state.id, signals.SIGKILL):
             self.shim.wait(state.id)
         if state.process is None:

@@ -245,3 +245,29 @@ def test_a_cgroup_must_be_the_containers_own(runtime, bundle, path):
     bundle.change(lambda spec: spec["linux"].update(cgroupsPath=path))
     with pytest.raises(InvalidParameter, match=r"linux\.cgroupsPath"):
         runtime.create("c", str(bundle.top))
+
+
+def test_a_slave_root_sees_what_is_mounted_later(runtime, bundle):
+    top = str(bundle.root.top)
+    bundle.script("read go; cat /tmp/late").change(
+        lambda spec: spec["linux"].update(rootfsPropagation="rslave")
+    )
+    subprocess.run(["mount", "--bind", top, top], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", top], check=True)
+        gate, go = os.pipe()
+        reader, writer = os.pipe()
+        runtime.create("c", str(bundle.top), stdio=(gate, writer, -1))
+        os.close(gate)
+        os.close(writer)
+        runtime.start("c")
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", f"{top}/tmp"], check=True)
+        (bundle.root.top / "tmp/late").write_text("here\n")
+        os.write(go, b"\n")
+        os.close(go)
+        with open(reader) as file:
+            assert file.read() == "here\n"
+        assert runtime.wait("c").code == 0
+    finally:
+        runtime.delete("c", force=True)
+        subprocess.run(["umount", "-R", top], check=True)

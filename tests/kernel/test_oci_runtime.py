@@ -9,10 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from pynetns.errors import Conflict, InvalidParameter, NotFound, PynetnsError, StartFailed
+from pynetns.errors import (
+    Conflict,
+    InvalidParameter,
+    NotFound,
+    PynetnsError,
+    StartFailed,
+    Unavailable,
+)
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.runtime import creation as creation_module
 from pynetns.runtime import oci as oci_module
+from pynetns.runtime.oci import Runtime
 from pynetns.runtime.oci_state import StateDirectory
 from pynetns.runtime.task import Task
 
@@ -152,6 +160,13 @@ def test_a_cgroup_that_somebody_is_in_is_left_alone(runtime, bundle):
             process.stdin.close()
             process.wait()
             os.rmdir(mount + path)
+
+
+def test_a_root_that_others_can_write_to_is_refused(tmp_path):
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    with pytest.raises(Unavailable, match="others can write"):
+        Runtime(str(tmp_path / "open"))
 
 
 # ---- what fails is undone, who dies leaves no lie ----
