@@ -49,7 +49,9 @@ def every_operation() -> Plan:
     plan.fork()
     plan.hostname("name")
     plan.stdio()
+    plan.tty(24, 80, socket=6)
     plan.cwd("/")
+    plan.wait(7, 8)
     plan.exec(["sh", "-c", "true"], {"PATH": "/bin:/usr/bin", "A": "b"})
     return plan
 
