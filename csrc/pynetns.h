@@ -184,12 +184,13 @@ enum pn_opcode {
 	PN_OP_PDEATHSIG, /* signal */
 	PN_OP_STDIO,     /* uid, gid for its pipes, 1: null devices from the root: table entries 0-2 become 0-2 */
 	PN_OP_SETSID,    /* 1: make stdin the controlling terminal, else 0 */
-	PN_OP_TTY,      /* rows, columns, uid, 1 to bind /dev/console: a pty as stdio, its master sent to the spawner */
-	PN_OP_SETNS,    /* fd index, CLONE_NEW* flags */
-	PN_OP_UNSHARE,  /* CLONE_NEW* flags */
-	PN_OP_FORK,     /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
-	PN_OP_CGROUP,   /* fd index of a cgroup.procs: join it */
-	PN_OP_HOSTNAME, /* name */
+	PN_OP_TTY,       /* rows << 16 | columns, fd index of a console socket or -1, uid, 1 to bind /dev/console: a pty
+			  as stdio, its master sent to that socket, or to the spawner */
+	PN_OP_SETNS,     /* fd index, CLONE_NEW* flags */
+	PN_OP_UNSHARE,   /* CLONE_NEW* flags */
+	PN_OP_FORK,      /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
+	PN_OP_CGROUP,    /* fd index of a cgroup.procs: join it */
+	PN_OP_HOSTNAME,  /* name */
 	PN_OP_DOMAINNAME, /* name */
 	PN_OP_PRIVATE,    /* make every mount of this namespace private */
 	PN_OP_ROOT,       /* fd index of a detached root: pivot into it, drop the old one */
@@ -214,7 +215,8 @@ enum pn_opcode {
 	PN_OP_CAPSET,   /* effective, permitted, inheritable, ambient masks */
 	PN_OP_KEYRING,  /* a session keyring of its own */
 	PN_OP_CWD,      /* path, inside the root. From here on only stdio, report and the pipe of WAIT are open */
-	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end */
+	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end. Second: fd index of a socket
+			 that is told before that everything is prepared, or -1 */
 	PN_OP_READY,    /* signal mask and trace now, so that nothing but execve is left after a filter */
 	PN_OP_EXEC      /* last, exactly once: candidates, argc, envc; that many strings each */
 };

@@ -38,7 +38,7 @@ def cgroups():
         yield manager
     finally:
         manager.remove_parent()
-        left = [mount for mount in manager._mounts() if os.path.exists(mount + manager.parent)]
+        left = [mount for mount in manager.mounts if os.path.exists(mount + manager.parent)]
         assert not left
 
 
@@ -233,14 +233,14 @@ def test_other_parent_is_found_by_another_manager(cgroups, id, device):
                 other.remove(id)
                 process.wait(30)
             assert pids(other, id) == []
-        assert not [m for m in cgroups._mounts() if os.path.exists(f"{m}{parent}")]
+        assert not [m for m in cgroups.mounts if os.path.exists(f"{m}{parent}")]
     finally:
         remove_directories(cgroups, parent)
 
 
 def remove_directories(cgroups, *paths: str) -> None:
     """Those of a failed test, in every hierarchy; the deepest first."""
-    for mount in cgroups._mounts():
+    for mount in cgroups.mounts:
         for path in paths:
             with contextlib.suppress(OSError):
                 os.rmdir(f"{mount}{path}")
@@ -250,7 +250,7 @@ def test_parents_that_were_made_go_when_empty_and_no_others(cgroups, id):
     top = f"{cgroups.parent}-top"
     parent, second = f"{top}/made/twice", secrets.token_hex(32)
     try:
-        for mount in cgroups._mounts():
+        for mount in cgroups.mounts:
             os.mkdir(f"{mount}{top}")
         with created(cgroups, id, parent=parent, pids={"limit": 9}) as cgroup:
             assert all(f"{parent}/{id}" in path for path in cgroup.paths.values())
@@ -258,7 +258,7 @@ def test_parents_that_were_made_go_when_empty_and_no_others(cgroups, id):
                 cgroups.remove(id)
                 assert os.path.isdir(f"{cgroups._hierarchies.anchor}{parent}/{second}")
             cgroups.remove(second)
-        for mount in cgroups._mounts():
+        for mount in cgroups.mounts:
             assert os.listdir(f"{mount}{top}") and not os.path.exists(f"{mount}{top}/made")
     finally:
         cgroups.remove(second)
@@ -268,7 +268,7 @@ def test_parents_that_were_made_go_when_empty_and_no_others(cgroups, id):
 def test_a_parent_holds_in_every_hierarchy_in_which_it_is(cgroups, id):
     """Also without limits of the container's own: a v1 parent would else be a word only."""
     parent = f"{cgroups.parent}-named"
-    mounts = cgroups._mounts()
+    mounts = cgroups.mounts
     try:
         for mount in mounts:
             os.mkdir(f"{mount}{parent}")
@@ -343,7 +343,7 @@ def test_the_shim_has_a_cgroup_in_every_hierarchy(cgroups):
     try:
         with open("/proc/self/cgroup") as file:
             hierarchies = [line.split(":", 2)[1] for line in file]
-        assert len(fds) == len(cgroups._mounts())
+        assert len(fds) == len(cgroups.mounts)
         with entered(fds) as process:
             with open(f"/proc/{process.pid}/cgroup") as file:
                 places = dict(line.strip().split(":", 2)[1:] for line in file)

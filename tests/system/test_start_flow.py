@@ -10,6 +10,7 @@ import pytest
 
 from pynetns import errors
 from pynetns.engine.verbs import start as start_module
+from pynetns.runtime import creation as creation_module
 from pynetns.runtime.task import Task
 
 from .. import leaks
@@ -135,15 +136,18 @@ def test_failed_start_is_recorded_and_undone(engine, run, options, code, text):
     assert not engine.store.sandboxes() and not engine.store.endpoints()
 
 
-STEPS = [
-    "conditional_mount_on_start",
-    "initialize_networking",
-    "create_spec",
-    "create_task",
-    "open_handles",
-    "record_started",
-    "join_sandbox",
-]
+STEPS = {
+    "conditional_mount_on_start": start_module,
+    "initialize_networking": start_module,
+    "create_spec": start_module,
+    "create_task": start_module,
+    "record_started": start_module,
+    "prepare_bundle_dir": start_module,
+    "open_handles": creation_module,
+    "open_namespaces": creation_module,
+    "write_bundle": creation_module,
+    "join_sandbox": None,  # a method of the engine's network
+}
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -153,7 +157,7 @@ def test_every_step_that_fails_is_undone(engine, monkeypatch, step):
     container.start()
     container.kill()  # the engine's own objects exist from here on
     before = leaks.snapshot()
-    where = engine.network if step == "join_sandbox" else start_module
+    where = STEPS[step] or engine.network
     real = getattr(where, step)
 
     def failing(*args, **kwargs):

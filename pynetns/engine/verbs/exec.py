@@ -6,7 +6,6 @@ exec is a task of the shim like a container, its output goes straight to whoever
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -16,13 +15,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
-from ...kernel import frame
 from ...kernel.process import ProcessIdentity, recorded
-from ...runtime.plan.render import Handles, render_exec_plan
+from ...runtime.entering import Entering, enter
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
-from ...runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
+from ...runtime.task import Attach, delete_bundle, read_exit, stdio_flags, task_directory
 from ...trace import step
 from ..adopt import ensure_spec
 from ..container_spec import environment_with, read_user_files
@@ -108,9 +106,8 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
         exec_id = secrets.token_hex(32)
         with ending_is_conflict(engine, row):
             spec = read_spec(engine, row)
-            process = exec_process(engine, container_id, spec, owner, config)
-            joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
-            pid = start_exec(engine, joining, scope)
+            entering = enter_request(engine, container_id, exec_id, spec, owner, config, attach)
+            pid = start_exec(engine, entering, scope)
         note(engine, row, "exec_start", execID=exec_id)
         return Exec(engine, container_id, exec_id, pid, direct=not config.tty)
 
@@ -195,102 +192,43 @@ def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str,
     return {"bounding": bounding, "effective": own, "permitted": own}
 
 
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """An exec about to start."""
-
-    container_id: str
-    exec_id: str
-    spec: dict[str, Any]
-    process: dict[str, Any]
-    owner: ProcessIdentity
-    config: ExecConfig
-    attach: Attach
-
-
-def start_exec(engine: Services, joining: Joining, scope: ExitStack) -> int:
-    """Its pid, once it has been executed. A container that may have no process more is no obstacle:
-    then it starts outside and moves in."""
-    handles = open_exec_handles(engine, joining, scope)
-    directory = f"{task_directory(engine.exec_root, joining.container_id)}/{joining.exec_id}"
+def start_exec(engine: Services, entering: Entering, scope: ExitStack) -> int:
+    """Its pid, once it has been executed."""
     try:
-        os.mkdir(directory, 0o700)
+        os.mkdir(entering.directory, 0o700)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {joining.container_id} is not running") from error
+        raise Conflict(f"Container {entering.owner_key} is not running") from error
     try:
-        return execute(engine, joining, handles, directory, scope)
+        return enter(engine, entering, scope)
     except BaseException:  # nobody will wait for it
-        delete_bundle(engine.exec_root, f"{joining.container_id}/{joining.exec_id}")
+        delete_bundle(engine.exec_root, f"{entering.owner_key}/{entering.key}")
         raise
 
 
-def execute(
-    engine: Services, joining: Joining, handles: Handles, directory: str, scope: ExitStack
-) -> int:
-    try:
-        return exec_task(engine, joining, handles, directory).start()
-    except StartFailed as error:
-        if not is_crowded(error):
-            raise
-    crowded = replace(handles, cgroup_joins=moving_in(handles, scope))
-    return exec_task(engine, joining, crowded, directory, crowded=True).start()
-
-
-def is_crowded(error: StartFailed) -> bool:
-    """Whether the container's pids limit was in the way of the very first step."""
-    cause = error.__cause__
-    return (
-        isinstance(cause, KernelError)
-        and cause.errno == errno.EAGAIN
-        and cause.step in ("clone", "fork")
-    )
-
-
-def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
-    """The files through which a process moves into each of the container's cgroups."""
-    if handles.cgroup < 0:
-        return handles.cgroup_joins
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup)
-    scope.callback(os.close, procs)
-    return (procs, *handles.cgroup_joins)
-
-
-def open_exec_handles(engine: Services, joining: Joining, scope: ExitStack) -> Handles:
-    """What the joining process needs of the outside."""
-    pidfd = engine.kernel.process_open(joining.owner)
-    scope.callback(os.close, pidfd)
-    cgroup = engine.cgroups.open(joining.container_id)
-    scope.callback(cgroup.close)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, proc)
-    return Handles(
-        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=pidfd, proc=proc
-    )
-
-
-def exec_task(
-    engine: Services, joining: Joining, handles: Handles, directory: str, *, crowded: bool = False
-) -> Task:
-    """The task, created."""
-    config, spec = joining.config, joining.spec
+def enter_request(
+    engine: Services,
+    container_id: str,
+    exec_id: str,
+    spec: dict[str, Any],
+    owner: ProcessIdentity,
+    config: ExecConfig,
+    attach: Attach,
+) -> Entering:
+    """What the runtime needs to know of an exec. moby ContainerExecStart."""
     seccomp = b""
     if spec["linux"].get("seccomp") and not config.privileged:
         seccomp = load_filter(spec["linux"]["seccomp"], f"{engine.root}/seccomp")
-    plan = render_exec_plan(
-        spec, joining.process, handles, seccomp, config.winsize, crowded=crowded
+    return Entering(
+        owner_key=container_id,
+        key=exec_id,
+        directory=task_directory(engine.exec_root, f"{container_id}/{exec_id}"),
+        spec=spec,
+        process=exec_process(engine, container_id, spec, owner, config),
+        owner=owner,
+        seccomp=seccomp,
+        flags=stdio_flags(config.tty, config.stdin, once=config.stdin, direct=True),
+        attach=replace(attach, winsize=config.winsize),
     )
-    flags = frame.SPAWN_TTY if config.tty else frame.SPAWN_DIRECT
-    if config.stdin:
-        flags |= frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE
-    task = Task(
-        shim=engine.shim,
-        key=joining.exec_id,
-        directory=directory,
-        flags=flags,
-        attach=joining.attach,
-    )
-    task.create(plan)
-    return task
 
 
 __all__ = ["Exec", "ExecConfig", "container_exec"]

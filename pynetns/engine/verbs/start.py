@@ -12,7 +12,6 @@ import os
 import time
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import (
@@ -23,18 +22,17 @@ from ...errors import (
     Unavailable,
     clear_errors,
 )
-from ...kernel import Pending, frame
-from ...kernel.mount import MS_PRIVATE
+from ...kernel import Pending
 from ...kernel.process import recorded
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
 from ...network.request import Networked, SandboxRequest, container_options
 from ...network.sandbox import Sandbox
-from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts, render_plan
+from ...runtime.creation import Creation, create
 from ...runtime.shim.log_options import encode_log_options
-from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
+from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, stdio_flags
 from ...trace import step
-from ...undo import Descriptors, Undo
+from ...undo import Undo
 from ..container_spec import ContainerSpec, alive, create_spec
 from ..ending import end_task
 from ..lock import container_lock
@@ -177,28 +175,25 @@ def create_task(
     """Bundle, cgroup, plan, process: it prepares itself from here on, and waits for its start.
     containerd Create, seed 1.2.3."""
     with step("create_task"):
-        directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
-        handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
+        config = container.record.config
         log, log_options = open_log(engine, container.record, scope)
-        go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
-        scope.callback(os.close, go_reader)
-        task = Task(
-            shim=engine.shim,
+        creation = Creation(
             key=container.id,
-            directory=directory,
-            flags=stdio_flags(container.record),
+            directory=prepare_bundle_dir(engine.exec_root, container.id, undo),
+            spec=spec.oci,
+            rootfs=rootfs,
+            cgroup_parent=spec.cgroup_parent,
+            cgroup_name=container.id,
+            seccomp=spec.seccomp,
+            joined=spec.joined,
+            network=sandbox.netns_fd,
+            flags=stdio_flags(config.tty, config.open_stdin, once=config.stdin_once),
             log_dir_fd=log,
             log_options=log_options,
-            cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
-            go_fd=go_writer,
         )
-        undo.push(task.abandon)
-        handles = replace(handles, go=go_reader)
-        task.create(render_plan(spec.oci, handles, spec.seccomp, attach.winsize))
-        write_bundle(directory, spec.json())
-        return task
+        return create(engine, creation, spec.json, scope, undo)
 
 
 def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tuple[int, bytes]:
@@ -211,99 +206,6 @@ def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tup
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     scope.callback(os.close, fd)
     return fd, encode_log_options(parse_log_options(record.host_config.log_config), name)
-
-
-def open_handles(
-    engine: Services,
-    container: Starting,
-    rootfs: int,
-    sandbox: Sandbox,
-    spec: ContainerSpec,
-    scope: ExitStack,
-    undo: Undo,
-) -> Handles:
-    """Everything of the outside that the child will need, as descriptors."""
-    cgroup = engine.cgroups.create(
-        container.id, spec.cgroup_parent, spec.oci["linux"].get("resources") or {}, undo
-    )
-    scope.callback(cgroup.close)
-    fds = Descriptors()  # closed in every case: the shim has its own copies by then
-    for _ in range(2):  # the first call may be interrupted
-        scope.callback(fds.close)
-    binds = open_mounts(engine.kernel, spec.oci, fds)
-    attributes = cgroup_mount_attributes(spec.oci)
-    clone = partial(engine.kernel.tree_clone, recursive=False, propagation=MS_PRIVATE)
-    cgroup_mounts = []
-    for name, path in cgroup.mounts:
-        fds.append(clone(path, attr_set=attributes))
-        cgroup_mounts.append((name, fds[-1]))
-    return Handles(
-        rootfs=rootfs,
-        namespaces=open_namespaces(engine, spec, sandbox, fds),
-        binds=binds,
-        cgroup=cgroup.v2_fd,
-        cgroup_joins=cgroup.join_fds,
-        cgroup_mounts=cgroup_mounts,
-        **open_joined_proc(engine, spec, fds),
-    )
-
-
-def open_joined_proc(engine: Services, spec: ContainerSpec, fds: Descriptors) -> dict[str, int]:
-    """What a process needs of /proc that shows itself in another container's pid namespace only when
-    it executes its program: that container's own, and one in which it sees itself."""
-    owner = spec.joined.get("pid")
-    if owner is None:
-        return {}
-    fds.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        fds.append(engine.kernel.process_namespace(owner, "mnt"))
-    except ProcessLookupError as error:
-        raise Conflict(
-            "cannot join the pid namespace of a container that is not running"
-        ) from error
-    namespace = fds[-1]
-    fds.append(engine.kernel.proc_clone(namespace))
-    return {"proc": fds[-3], "joined_proc": fds[-1]}
-
-
-def open_namespaces(
-    engine: Services, spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors
-) -> dict[str, int]:
-    """The namespaces that the spec names by path, opened."""
-    opened = {}
-    for namespace in spec.oci["linux"]["namespaces"]:
-        path = namespace.get("path")
-        if not path:
-            continue
-        if namespace["type"] == "network" and sandbox.netns_fd >= 0:
-            opened["network"] = sandbox.netns_fd
-            continue
-        owner = spec.joined.get(namespace["type"])
-        try:
-            if owner is None:
-                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            else:
-                fds.append(engine.kernel.process_namespace(owner, os.path.basename(path)))
-        except ProcessLookupError as error:
-            raise Conflict(
-                f"cannot join the {namespace['type']} namespace of a container that is not running"
-            ) from error
-        except OSError as error:
-            raise StartFailed(
-                f"{namespace['type']} namespace {path}: {error.strerror}", 128
-            ) from error
-        opened[namespace["type"]] = fds[-1]
-    return opened
-
-
-def stdio_flags(record: ContainerRecord) -> int:
-    """The shim's flags for the container's stdin and terminal."""
-    config = record.config
-    return (
-        (frame.SPAWN_TTY if config.tty else 0)
-        | (frame.SPAWN_STDIN if config.open_stdin else 0)
-        | (frame.SPAWN_STDIN_ONCE if config.stdin_once else 0)
-    )
 
 
 def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid: int) -> None:

@@ -80,7 +80,7 @@ class CgroupManager(CgroupView):
             v2_fd = -1
             if self._hierarchies.v2:
                 self._make_v2(parent, path)
-                undo.push(self.remove, container_id)
+                undo.push(self.remove_path, path)
                 if parent == self.parent:
                     self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
                 v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}")
@@ -90,13 +90,12 @@ class CgroupManager(CgroupView):
             elif "devices" not in self._hierarchies.v1:
                 raise Unavailable("cgroup: neither a v2 nor a v1 devices hierarchy is mounted")
             else:
-                undo.push(self.remove, container_id)
+                undo.push(self.remove_path, path)
             joined = self._make_v1(path, settings)
             if parent not in ("", self.parent):
                 joined |= self._make_below(parent, path, joined)
             if v2_fd < 0:
-                mount = self._hierarchies.v1["devices"]
-                joined["devices"] = self._make_one(mount, path, "devices")
+                joined["devices"] = self._make_one(self._hierarchies.v1["devices"], path, "devices")
                 v1.apply_devices(joined["devices"], rules)
             for setting in settings:
                 if setting.controller not in self._hierarchies.v1:
@@ -280,16 +279,17 @@ class CgroupManager(CgroupView):
 
         Raises System when processes do not end.
         """
-        self._remove_path(f"{self.parent}/{container_id}")
-        for parent in self._other_parents():
-            self._remove_path(f"{parent}/{container_id}")
-            parents.prune(self._mounts(), parent)
+        for parent in [self.parent, *self._other_parents()]:
+            self.remove_path(f"{parent}/{container_id}")
 
-    def _remove_path(self, path: str) -> None:
+    def remove_path(self, path: str) -> None:
+        """The same for the one at `path` in every hierarchy; also a parent made for it, when empty."""
         if self.has_v2:
             v2.remove(f"{self._hierarchies.v2}{path}")
         for directory in v1.directories(self._mounts_of(path), path).values():
             v1.remove(directory)
+        if not self._is_own(path):
+            parents.prune(self.mounts, posixpath.dirname(path))
 
     def collect(self, alive: set[str]) -> list[str]:
         """Remove empty cgroups of containers that are not in `alive`; their paths.
@@ -298,13 +298,13 @@ class CgroupManager(CgroupView):
         """
         removed = []
         for parent in [self.parent, *self._other_parents()]:
-            for mount in self._mounts():
+            for mount in self.mounts:
                 for directory in old_containers(f"{mount}{parent}", alive):
                     with contextlib.suppress(OSError):
                         os.rmdir(directory)
                         removed.append(directory)
         for parent in self._other_parents():
-            removed += parents.prune(self._mounts(), parent)
+            removed += parents.prune(self.mounts, parent)
         return removed
 
     # ---- the shim ----
@@ -321,12 +321,14 @@ class CgroupManager(CgroupView):
         """Remove the engine's own cgroups where no container's is below them, the shim's first: its
         end is waited for (5 s). Their paths."""
         removed = shim_place.remove(self._hierarchies, self.parent)
-        for mount in self._mounts():
+        for mount in self.mounts:
             with contextlib.suppress(OSError):
                 os.rmdir(f"{mount}{self.parent}")
                 removed.append(f"{mount}{self.parent}")
         return removed
 
-    def _mounts(self) -> list[str]:
+    @property
+    def mounts(self) -> list[str]:
+        """The mount point of every hierarchy."""
         mounts = [*self._hierarchies.v1.values(), *self._hierarchies.all_v1, self._hierarchies.v2]
         return [mount for mount in dict.fromkeys(mounts) if mount]

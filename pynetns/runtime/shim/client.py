@@ -151,6 +151,33 @@ class ShimClient(ShimConnections):
                 raise KernelError(errno.ECANCELED, "shim", "killed during the start; try again")
             raise failure
 
+    def run_of(self, pending: int) -> int:
+        """The run of a begun spawn, by which `resume_spawn` finds it."""
+        return self._runs[pending]
+
+    def leave_spawn(self, pending: int) -> None:
+        """Wait no more for a begun spawn, which goes on."""
+        self._runs.pop(pending, None)
+        os.close(pending)
+
+    def resume_spawn(self, key: str, run: int) -> int:
+        """Wait again for a begun spawn, perhaps another process's; what `finish_spawn` takes. That
+        raises KernelError ESRCH where the task has ended without having been started. NoShim."""
+        while True:
+            fd = self.take(start=False)
+            self._runs[fd] = run
+            try:
+                self.ask(fd, frame.STARTED, key=key, value=run)
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in GONE:
+                    continue
+                raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
     def _successor(self, error: KernelError) -> int:
         try:
             return self.connect(start=False)

@@ -26,8 +26,8 @@ _ULIMIT_WORDS = """
 """
 ULIMITS = frozenset(_ULIMIT_WORDS.split())
 _IPC_WORDS = "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced"
-_IPC_SYSCTLS = frozenset(f"kernel.{name}" for name in _IPC_WORDS.split())
-_SYSCTLS_ACCEPTED = f"net.*, fs.mqueue.*, {', '.join(sorted(_IPC_SYSCTLS))}"
+IPC_SYSCTLS = frozenset(f"kernel.{name}" for name in _IPC_WORDS.split())
+_SYSCTLS_ACCEPTED = f"net.*, fs.mqueue.*, {', '.join(sorted(IPC_SYSCTLS))}"
 _SYSCTL_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # 64: __NEW_UTS_LEN
 _PATH_MAX, _NAME_MAX = 4096, 255  # bytes, the first with its NUL
@@ -105,7 +105,7 @@ def _check_sysctls(config: Config, host_config: HostConfig) -> None:
                 raise InvalidParameter(
                     f"{option}: not with --network host, it would change the host"
                 )
-        elif name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        elif name in IPC_SYSCTLS or name.startswith("fs.mqueue."):
             if host_config.ipc_mode == IpcMode.HOST:
                 raise InvalidParameter(f"{option}: not with --ipc host, it would change the host")
         else:
@@ -136,7 +136,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
         if target in seen:
             raise InvalidParameter(f"{option} {mount.target}: duplicate mount point")
         seen.add(target)
-        _check_outside_proc(option, target)
+        check_outside_proc(option, target)
         _check_mount(option, mount)
     if host_config.shm_size <= 0:
         raise InvalidParameter(f"--shm-size {host_config.shm_size}: must be more than 0 bytes")
@@ -152,7 +152,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
 _PROC_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
 
 
-def _check_outside_proc(option: str, target: str) -> None:
+def check_outside_proc(option: str, target: str) -> None:
     """/proc is the kernel's word about the container: nothing else is shown there. runc
     checkProcMount."""
     inside = target == "/proc" or target.startswith("/proc/")
