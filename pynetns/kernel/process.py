@@ -25,6 +25,7 @@ from .pidfd import ended, stat_fields
 __all__ = [
     "ProcessIdentity",
     "boot_id",
+    "proc_shows",
     "process_directory",
     "process_lives",
     "process_namespace",
@@ -200,3 +201,14 @@ def process_root(identity: ProcessIdentity) -> int:
     flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     with process_directory(identity) as directory:
         return os.open("root", flags, dir_fd=directory)
+
+
+def proc_shows(proc: int, pid_namespace: int) -> bool:
+    """Whether the procfs `proc` (a descriptor) shows the processes of that pid namespace, as far as its
+    first process may be looked at. FileNotFoundError when that has ended. pid_namespaces(7)."""
+    wanted = os.fstat(pid_namespace)
+    try:
+        shown = os.stat("1/ns/pid", dir_fd=proc)
+    except PermissionError:  # a process that nothing may be known of, not even by us
+        return False
+    return (shown.st_dev, shown.st_ino) == (wanted.st_dev, wanted.st_ino)
