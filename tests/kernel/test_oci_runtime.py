@@ -179,7 +179,7 @@ STEPS = {
     "new_task": oci_module,
     "render_plan": oci_module,
     "create": Task,
-    "prepared": Task,
+    "prepared": oci_module,
     "write": StateDirectory,
 }
 
@@ -266,13 +266,13 @@ def test_a_create_that_was_killed_can_be_deleted(runtime, bundle, writes):
 
 def test_while_it_is_made_it_is_creating(runtime, bundle, monkeypatch):
     seen = []
-    real = Task.prepared
+    real = oci_module.prepared
 
-    def prepared(task, told):
+    def prepared(task, shim, told):
         seen.append(again(runtime).state("c"))
-        return real(task, told)
+        return real(task, shim, told)
 
-    monkeypatch.setattr(Task, "prepared", prepared)
+    monkeypatch.setattr(oci_module, "prepared", prepared)
     runtime.create("c", str(bundle.top), stdio=(-1, -1, -1))
     assert [(state["status"], state["pid"]) for state in seen] == [("creating", 0)]
 
