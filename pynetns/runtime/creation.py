@@ -154,21 +154,17 @@ def open_joined_proc(
         raise not_running("pid") from error
     namespace = fds[-1]
     fds.append(kernel.proc_clone(namespace))
-    _check_proc(fds[-1], namespaces["pid"])
+    _check_proc(kernel, fds[-1], namespaces["pid"])
     return {"proc": fds[-3], "joined_proc": fds[-1]}
 
 
-def _check_proc(proc: int, pids: int) -> None:
+def _check_proc(kernel: Kernel, proc: int, pids: int) -> None:
     """Whoever made the namespace may never have mounted its /proc, and still see all processes of
     the machine: those are not to be shown to the next one."""
-    wanted = os.fstat(pids)
     try:
-        shown = os.stat("1/ns/pid", dir_fd=proc)
-        same = (shown.st_dev, shown.st_ino) == (wanted.st_dev, wanted.st_ino)
+        same = kernel.proc_shows(proc, pids)
     except FileNotFoundError as error:
         raise not_running("pid") from error
-    except PermissionError:  # a process that nothing may be known of, not even by us
-        same = False
     if not same:
         raise InvalidParameter(
             "pid namespace : /proc of the process that it is joined by shows another pid namespace: "
