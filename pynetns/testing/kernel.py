@@ -25,7 +25,7 @@ from .process import FakeProcess
 # Calls that fail with an OSError where the others do with a KernelError; see kernel/.
 _OS_ERRORS = frozenset(
     """link_sysctl mknod chown setxattr start_ticks process_lives process_is_ending process_open
-    process_namespace process_root pidfd_send_signal port_bind""".split()
+    process_namespace proc_shows process_root pidfd_send_signal port_bind""".split()
 )
 ANY = "0.0.0.0"
 
@@ -63,20 +63,22 @@ class FakeNamespace(NamedTuple):
 
 
 class FakePending:
-    """A namespace begun; see kernel.Pending."""
+    """A namespace begun; see kernel.Pending. As the real one it may fail, and is open until then."""
 
     def __init__(self, kernel: FakeKernel) -> None:
-        self._kernel: FakeKernel | None = kernel
+        self._kernel = kernel
+        self._made = [kernel.new_namespace()]
 
     def finish(self) -> tuple[int, int]:
-        """It is made only now; a second time is a mistake of the caller."""
-        assert self._kernel is not None, "finished or closed already"
-        kernel, self._kernel = self._kernel, None
-        return kernel.netns_create()
+        """A second time is a mistake of the caller."""
+        self._kernel.called("netns_create")
+        return self._made.pop()
 
     def close(self) -> None:
-        """Nothing was made."""
-        self._kernel = None
+        """Give it up, if it was not handed over."""
+        while self._made:
+            for fd in self._made.pop():
+                os.close(fd)
 
 
 class FakeKernel(FakeNetwork, FakeMounts):
@@ -205,7 +207,7 @@ class FakeKernel(FakeNetwork, FakeMounts):
         for namespace in self.namespaces():
             if where in namespace.pins:
                 return namespace.handle.open()
-        if where.startswith("/proc/thread-self/ns/"):  # this process's own: whoever runs the tests
+        if where.startswith("/proc/thread-self/"):  # the machine's own, which nobody enters
             return os.open(where, os.O_RDONLY | os.O_CLOEXEC)
         missing = errno.EINVAL if os.path.exists(where) else errno.ENOENT
         raise KernelError(missing, "ns_open", where)
@@ -294,16 +296,13 @@ class FakeKernel(FakeNetwork, FakeMounts):
         self._namespaces.add(namespace.handle, namespace)
         return namespace.handle.open()
 
+    def proc_shows(self, proc: int, namespace: int) -> bool:
+        self.called("proc_shows")
+        return True
+
     def process_root(self, identity: ProcessIdentity) -> int:
         self.called("process_root", identity)
         return self.open_root(self._living(identity).root)
-
-    def proc_shows(self, proc: int, pid_namespace: int) -> bool:
-        self.called("proc_shows")
-        return (
-            self.namespace_of(pid_namespace) is not None
-            or self.process_of(pid_namespace) is not None
-        )
 
     def pidfd_send_signal(self, pidfd: int, number: int) -> bool:
         self.called("pidfd_send_signal", number)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from ..kernel.lib import ffi, lib, step_name
 
 _HEADER = struct.Struct("=IIII4q")
+_MOUNTS = {lib.PN_OP_MOUNT: 2, lib.PN_OP_ATTACH: 0}  # which string is the place
 _FIRST_FD = 3  # indexes 0 to 2 are stdin, stdout, stderr
 
 
 @dataclass(frozen=True, slots=True)
 class Planned:
     """What a plan makes. `steps`: its operations by name. Descriptors are indexes into the table that
-    was sent with it, -1 for none: `cgroup` to be born in, `go` to wait for."""
+    was sent with it, -1 for none: `cgroup` to be born in, `go` to wait for. `mounts`: where something
+    is mounted, in order."""
 
     args: tuple[str, ...]
     env: tuple[str, ...]
@@ -29,6 +31,7 @@ class Planned:
     cgroup: int
     go: int
     steps: tuple[str, ...]
+    mounts: tuple[str, ...] = ()
 
 
 def operations(plan: bytes) -> Iterator[tuple[int, tuple[int, ...], tuple[str, ...]]]:
@@ -57,6 +60,9 @@ def read_plan(plan: bytes) -> Planned:
         cgroup=_index(found.get(lib.PN_OP_CLONE, none)[0][1]),
         go=_index(found.get(lib.PN_OP_WAIT, none)[0][0]),
         steps=tuple(step_name(code) for code, _, _ in operations(plan)),
+        mounts=tuple(
+            strings[_MOUNTS[code]] for code, _, strings in operations(plan) if code in _MOUNTS
+        ),
     )
 
 

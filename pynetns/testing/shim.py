@@ -27,6 +27,7 @@ from .output import Output
 from .plan import Planned, read_plan, take_log_options
 from .process import FakeProcess, Program
 
+_PAGE = "exit.tmp"  # what the end of a task is written into, from its beginning
 _ATTACHED = (
     (frame.SPAWN_ATTACH_IN, "stdin"),
     (frame.SPAWN_ATTACH_OUT, "stdout"),
@@ -56,6 +57,8 @@ class _Task:
         """Its end is not to be written down."""
         record, self.record = self.record, -1
         if record >= 0:
+            with suppress(FileNotFoundError):
+                os.unlink(_PAGE, dir_fd=record)
             os.close(record)
 
     def close(self) -> None:
@@ -120,7 +123,10 @@ class FakeShim:
         if flags & frame.SPAWN_LOG:
             place, plan = take_log_options(plan)
             log = os.dup(first.pop(0))
-        record = os.dup(first.pop(0)) if flags & frame.SPAWN_RECORD else -1
+        record = -1
+        if flags & frame.SPAWN_RECORD:
+            record = os.dup(first.pop(0))
+            os.close(os.open(_PAGE, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600, dir_fd=record))
         if flags & frame.SPAWN_CGROUP:
             first.pop(0)
         sent = {name: os.dup(first.pop(0)) for bit, name in _ATTACHED if flags & bit}
@@ -200,6 +206,7 @@ class FakeShim:
                 ended = Exit(process.exit_code or 0, process.finished)
                 with suppress(FileNotFoundError):
                     write_exit(f"/proc/self/fd/{task.record}", ended)
+                task.forget_record()
             task.close()
             if self._tasks.get(task.key) is task:
                 del self._tasks[task.key]
@@ -207,10 +214,15 @@ class FakeShim:
 
     # ---- asking ----
 
-    def wait(self, key: str, timeout: float | None = None) -> Exit | None:
+    def _find(self, key: str, pid: int) -> _Task | None:
+        """The task of that key; of the run of `pid` where one is given."""
+        task = self._tasks.get(key)
+        return task if task is not None and pid in (0, task.process.pid) else None
+
+    def wait(self, key: str, timeout: float | None = None, *, pid: int = 0) -> Exit | None:
         self.kernel.called("shim.wait", key)
         with self._changed:
-            task = self._tasks.get(key)
+            task = self._find(key, pid)
             if task is None:
                 return None
             if timeout is not None:
@@ -220,11 +232,11 @@ class FakeShim:
             self._changed.wait_for(lambda: self._tasks.get(key) is not task)
             return Exit(task.process.exit_code or 0, task.process.finished)
 
-    def waiter(self, key: str) -> int:
+    def waiter(self, key: str, *, pid: int = 0) -> int:
         self.kernel.called("shim.waiter", key)
         if not self.alive:
             return -1
-        task = self._tasks.get(key)
+        task = self._find(key, pid)
         if task is not None:
             return task.process.handle.open()
         ended = Handle()
@@ -232,13 +244,13 @@ class FakeShim:
         ended.close()
         return fd
 
-    def tasks(self) -> dict[str, int]:
+    def tasks(self, patience: float | None = None) -> dict[str, int]:
         self.kernel.called("shim.tasks")
         return {key: task.process.pid for key, task in self._tasks.items()}
 
-    def signal(self, key: str, signal: int) -> bool:
+    def signal(self, key: str, signal: int, *, pid: int = 0) -> bool:
         self.kernel.called("shim.signal", key, signal)
-        task = self._tasks.get(key)
+        task = self._find(key, pid)
         return task is not None and task.process.deliver(signal)
 
     def resize(self, key: str, rows: int, columns: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -27,4 +28,5 @@ def engine(directory: str) -> Iterator[FakeEngine]:
     with fake_engine(directory) as engine:
         yield engine
     engine.machine.close()
+    gc.collect()  # what holds a descriptor as long as somebody has it
     assert set(os.listdir("/proc/self/fd")) == before

@@ -91,6 +91,22 @@ def test_own_network_namespace(engine: FakeEngine) -> None:
 
 def test_the_machine_s_network(engine: FakeEngine) -> None:
     assert engine.shim.task(start(engine, network_mode="host").id).network is None
+    assert "netns_begin" not in [call.name for call in engine.kernel.calls]
+
+
+def test_whoever_shares_a_network_keeps_no_address_of_its_owner(engine: FakeEngine) -> None:
+    """The namespace lives on with whoever is in it; its link must go with the owner's end."""
+    owner = start(engine, name="owner")
+    container = start(engine, network_mode="container:owner")
+    owner.kill()
+    assert not [link for link in engine.kernel.links if link.startswith("veth")]
+    assert engine.kernel.living() == [engine.shim.task(container.id)]
+
+
+def test_the_machine_s_network_shared_by_another(engine: FakeEngine) -> None:
+    start(engine, name="owner", network_mode="host")
+    container = start(engine, network_mode="container:owner")
+    assert engine.shim.task(container.id).network is None
 
 
 def test_network_of_another(engine: FakeEngine) -> None:
@@ -105,9 +121,25 @@ def test_network_of_another(engine: FakeEngine) -> None:
     assert left(engine) == []
 
 
+def test_cgroup_and_proc_are_shown_inside(engine: FakeEngine) -> None:
+    container = start(engine, network_mode="none")
+    assert {"/proc", "/sys/fs/cgroup"} <= set(engine.shim.task(container.id).planned.mounts)
+
+
+def test_one_that_ends_while_it_is_joined(engine: FakeEngine) -> None:
+    start(engine, name="owner", network_mode="none")
+    container = engine.containers.create(
+        "host", SLEEP, pid_mode="container:owner", network_mode="none"
+    )
+    engine.kernel.fail["process_namespace"] = errno.ESRCH
+    with pytest.raises(errors.Conflict, match="is not running"):
+        container.start()
+
+
 def test_processes_of_another_end_with_it(engine: FakeEngine) -> None:
     owner = start(engine, name="owner", network_mode="none")
     container = start(engine, pid_mode="container:owner", network_mode="none")
+    assert "proc_clone" in [call.name for call in engine.kernel.calls]  # what shows itself inside
     owner.kill()
     assert container.wait() == {"StatusCode": 137}
 
@@ -137,7 +169,8 @@ def test_a_program_that_ends_at_once(engine: FakeEngine) -> None:
     container = start(engine, ["seven"], network_mode="none")
     assert container.wait() == {"StatusCode": 7}
     assert events(engine, container) == ["create", "start", "die"]
-    assert engine.events()[-1].attributes == {"name": container.name, "exitCode": "7"}
+    attributes = engine.events()[-1].attributes
+    assert (attributes["name"], attributes["exitCode"]) == (container.name, "7")
 
 
 def test_a_missing_source_of_a_volume_is_made(engine: FakeEngine, directory: str) -> None:
@@ -273,6 +306,7 @@ def test_a_record_that_cannot_be_written_undoes_the_start(engine: FakeEngine, mo
     with pytest.raises(errors.Unavailable, match="full"):
         container.start()
     monkeypatch.undo()
+    assert ("shim.signal", (container.id, 9)) in engine.kernel.calls
     assert left(engine) == [] and descriptors(engine) == open_before
     assert container.attrs["State"]["Status"] == "created"
     container.start()

@@ -90,9 +90,9 @@ def test_how_long_stop_waits(engine: FakeEngine, monkeypatch, own, given, waited
     seen: list[float | None] = []
     real = engine.shim.wait
 
-    def wait(key: str, timeout: float | None = None):
+    def wait(key: str, timeout: float | None = None, **run):
         seen.append(timeout)
-        return real(key, timeout)
+        return real(key, timeout, **run)
 
     monkeypatch.setattr(engine.shim, "wait", wait)
     container.stop(given)
@@ -104,7 +104,7 @@ def test_stop_for_ever(engine: FakeEngine, monkeypatch) -> None:
     seen: list[float | None] = []
     task = engine.shim.task(container.id)
 
-    def wait(key: str, timeout: float | None = None) -> None:
+    def wait(key: str, timeout: float | None = None, **run) -> None:
         seen.append(timeout)
         task.exit(0)
 
@@ -137,9 +137,9 @@ def test_wait_returns_with_the_end(engine: FakeEngine) -> None:
     waits = threading.Event()
     real = engine.shim.wait
 
-    def wait(key: str, timeout: float | None = None):
+    def wait(key: str, timeout: float | None = None, **run):
         waits.set()
-        return real(key, timeout)
+        return real(key, timeout, **run)
 
     engine.shim.wait = wait  # type: ignore[method-assign]
 
@@ -174,7 +174,7 @@ def test_wait_for_one_that_is_removed_at_its_end(engine: FakeEngine, directory: 
     container = start(engine, network_mode="none", remove=True)
     task = engine.shim.task(container.id)
 
-    def wait(key: str, timeout: float | None = None) -> None:
+    def wait(key: str, timeout: float | None = None, **run) -> None:
         task.exit(6)
         with fake_engine(directory, engine.machine) as other:
             assert other.containers.list(all=True) == []
