@@ -35,6 +35,8 @@ class State:
 
     `start_ticks` is field 22 of /proc/<pid>/stat and `boot_id` that of the running kernel: with
     `pid` they name one process for ever, so that a reused pid or a reboot is never mistaken for it.
+    `run` counts the container's starts: 0 before the first, one more with each that succeeds. Who
+    waits for an end, or starts a program inside, means the run that it found.
     """
 
     status: str = "created"
@@ -47,6 +49,7 @@ class State:
     finished_at: str = NEVER
     started_before: bool = False
     boot_id: str = ""
+    run: int = 0
 
     @property
     def running(self) -> bool:
@@ -106,12 +109,14 @@ class State:
                 "finished_at": self.finished_at,
                 "started_before": self.started_before,
                 "boot_id": self.boot_id,
+                "run": self.run,
             }
         )
 
     @classmethod
     def from_json(cls, text: str) -> State:
-        """The inverse of `to_json`. ValueError, TypeError or KeyError on a damaged document."""
+        """The inverse of `to_json`; what an older version did not write is its default. ValueError,
+        TypeError or KeyError on a damaged document."""
         state = cls(**json.loads(text))
         TRANSITIONS[state.status]
         return state

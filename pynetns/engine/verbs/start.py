@@ -318,6 +318,7 @@ def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid:
         started_at=rfc3339(time.time_ns()),
         started_before=True,
         boot_id=boot_id(),
+        run=container.state.run + 1,
     )
     attributes = {"name": container.name, "image": container.record.config.image}
 
