@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidParameter, NotFound
@@ -45,10 +46,11 @@ def ps(context: Context, values: Values, words: list[str]) -> int:
     containers = context.engine.containers.list(
         all=values.get("all", False) or limit > 0, filters=filters, limit=limit
     )
-    rows = [
-        row_of(list_json(context.engine, container.row), values.get("no_trunc", False))
-        for container in containers
-    ]
+    rows = []
+    for container in containers:
+        with suppress(NotFound):  # removed meanwhile
+            summary = list_json(context.engine, container.row)
+            rows.append(row_of(summary, values.get("no_trunc", False)))
     if values.get("quiet"):
         print("".join(f"{row['ID']}\n" for row in rows), end="")
     else:

@@ -6,20 +6,22 @@ into the module of the same verb. Source: docker-py's models/containers.py, by i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+from ..engine.ghosts import has_files
 from ..engine.lookup import get_container_id
-from ..engine.recover import refresh
+from ..engine.recover import read_row, restore
 from ..engine.verbs.create import container_create
 from ..engine.verbs.exec import Exec, ExecConfig, container_exec
 from ..engine.verbs.inspect import inspect_json
 from ..engine.verbs.logs import copy_logs
 from ..engine.verbs.remove import container_remove
 from ..engine.verbs.start import container_start
-from ..engine.verbs.stop import container_kill, container_stop, container_wait
-from ..errors import InvalidParameter, NotFound, NotModified, PynetnsError, clear_errors
+from ..engine.verbs.stop import container_kill, container_stop
+from ..engine.verbs.wait import container_wait
+from ..errors import Conflict, InvalidParameter, NotFound, NotModified, PynetnsError, clear_errors
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
 from ..runtime.spec.checks import check_path
 from ..runtime.task import Attach
@@ -87,10 +89,7 @@ class Container:
 
     def reload(self) -> None:
         """Read the state again. NotFound when the container is gone."""
-        row = self._engine.store.container(self.id)
-        if row is None:
-            raise NotFound(f"No such container: {self.id}")
-        self._row = refresh(self._engine, row)
+        self._row = read_row(self._engine, self.id)
 
     def _exists(self) -> bool:
         return self._engine.store.container(self.id) is not None
@@ -129,9 +128,14 @@ class Container:
         container_kill(self._engine, self.id, signal)
         self._reload_if_there()
 
-    def wait(self, timeout: float | None = None) -> dict[str, int]:
-        """Wait for its end: `{"StatusCode": exit code}`. TimeoutError after `timeout` seconds."""
-        code = container_wait(self._engine, self.id, timeout)
+    def wait(self, timeout: float | None = None, condition: str = "not-running") -> dict[str, int]:
+        """Wait for its end: `{"StatusCode": exit code}`, of the run it is in now, whoever restarts
+        it meanwhile. TimeoutError after `timeout` seconds.
+
+        condition: "not-running" (one that does not run answers at once), "next-exit" (where it does
+        not run, that of the next run), "removed".
+        """
+        code = container_wait(self._engine, self.id, timeout, condition)
         self._reload_if_there()
         return {"StatusCode": code}
 
@@ -208,7 +212,7 @@ class Container:
         if detach:
             self.exec_start(
                 cmd, tty=tty, privileged=privileged, user=user,
-                environment=environment, workdir=workdir,
+                environment=environment, workdir=workdir, detach=True,
             )  # fmt: skip
             return None, b""
         with collect(stdout, stderr and not tty, merge=True) as output:
@@ -232,8 +236,10 @@ class Container:
         privileged: bool = False,
         attach: Attach | None = None,
         winsize: tuple[int, int] = (0, 0),
+        detach: bool = False,
     ) -> Exec:
-        """Start a command inside; the running Exec. `winsize`: rows, columns of the terminal."""
+        """Start a command inside; the running Exec. `winsize`: rows, columns of the terminal.
+        `detach`: how it ends is not kept for anybody."""
         if workdir:
             check_path("--workdir", workdir)
         config = ExecConfig(
@@ -245,6 +251,7 @@ class Container:
             stdin=stdin,
             privileged=privileged,
             winsize=winsize,
+            detach=detach,
         )
         return container_exec(self._engine, self.id, config, attach or Attach())
 
@@ -317,33 +324,32 @@ class ContainerCollection:
     ) -> list[Container]:
         """The running containers, or `all`, newest first. Filters: name, id, status, label,
         ancestor, exited."""
-        rows = [refresh(self._engine, row) for row in self._engine.store.containers()]
+        restore(self._engine)
         found = []
+        rows = self._engine.store.containers()
         for row in sorted(rows, key=lambda r: r.created, reverse=True):
             if not (all or row.state.running or "status" in (filters or {})):
                 continue
-            if not os.path.exists(f"{self._engine.root}/containers/{row.id}/hostconfig.json"):
+            if not has_files(self._engine, row.id):
                 continue  # being created or removed
-            if filters and not matches(self._engine, row, filters):
-                continue
-            if self._engine.store.container(row.id) is not None:
-                found.append(Container(self._engine, row))
+            with suppress(NotFound):  # removed meanwhile
+                if not filters or matches(self._engine, row, filters):
+                    found.append(Container(self._engine, row))
         return found[:limit] if limit > 0 else found
 
     def prune(self) -> dict[str, Any]:
         """Remove every container that does not run: `{"ContainersDeleted": [id…]}`."""
         deleted = []
         for container in self.list(all=True):
-            if not container.row.state.running:
+            if container.row.state.running:
+                continue
+            with suppress(NotFound, Conflict):  # removed by somebody else, or started
                 container_remove(self._engine, container.id)
                 deleted.append(container.id)
         return {"ContainersDeleted": deleted}
 
     def _get(self, container_id: str) -> Container:
-        row = self._engine.store.container(container_id)
-        if row is None:
-            raise NotFound(f"No such container: {container_id}")
-        return Container(self._engine, refresh(self._engine, row))
+        return Container(self._engine, read_row(self._engine, container_id))
 
 
 def split_command(cmd: str | Sequence[str]) -> list[str]:

@@ -139,7 +139,7 @@ class Services:
     def record(self, container_id: str) -> ContainerRecord:
         """What container `container_id` is configured to be; read again only when changed.
 
-        Raises StateDamaged, or NotFound for a container that has been removed.
+        Raises StateDamaged, or NotFound for one that has been removed, is being removed or made.
         """
         try:
             stamp = self._record_stamp(container_id)
@@ -148,7 +148,8 @@ class Services:
                 return known[1]
             record = read_record(self.root, container_id)
         except FileNotFoundError as error:
-            if self.store.container(container_id) is None:
+            row = self.store.container(container_id)
+            if row is None or row.state.removal_in_progress or not row.state.started_before:
                 raise NotFound(f"No such container: {container_id}") from error
             raise StateDamaged(f"{error.filename}: missing") from error
         self._records[container_id] = (stamp, record)

@@ -19,8 +19,8 @@ NEVER = "0001-01-01T00:00:00Z"
 TRANSITIONS: dict[str, frozenset[str]] = {
     "created": frozenset({"starting", "removing", "dead"}),
     "starting": frozenset({"running", "created", "exited", "dead"}),
-    "running": frozenset({"paused", "exited", "dead"}),
-    "paused": frozenset({"running", "exited", "dead"}),
+    "running": frozenset({"paused", "exited", "removing", "dead"}),
+    "paused": frozenset({"running", "exited", "removing", "dead"}),
     "exited": frozenset({"starting", "removing", "dead"}),
     "removing": frozenset({"created", "exited", "dead"}),
     "dead": frozenset({"removing"}),

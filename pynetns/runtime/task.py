@@ -68,7 +68,8 @@ class Attach:
 class Task:
     """A program to be: `create` has its process prepare itself, `start` has it execute.
 
-    What a task was given stays the caller's. `log_dir_fd` is the directory of its log, -1 for none,
+    What a task was given stays the caller's. `directory` is where its end is put on record, "" for
+    nowhere; `log_dir_fd` is the directory of its log, -1 for none,
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
     survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
@@ -92,7 +93,9 @@ class Task:
     def create(self, plan: Plan) -> None:
         """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
         self.plan = plan
-        record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        record = -1
+        if self.directory:
+            record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags, fds = self._descriptors(record)
             self._pending = self.shim.begin_spawn(
@@ -106,7 +109,8 @@ class Task:
         except KernelError as error:
             raise start_error(error, self.plan) from error
         finally:
-            os.close(record)
+            if record >= 0:
+                os.close(record)
 
     def start(self) -> int:
         """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
@@ -141,13 +145,13 @@ class Task:
                 os.close(go)
 
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
-        flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
+        flags = self.flags | (frame.SPAWN_TRACE if recording() else 0)
         fds = []
         if self.log_dir_fd >= 0:
             flags |= frame.SPAWN_LOG
             fds.append(self.log_dir_fd)
-        fds.append(record)
         for bit, fd in (
+            (frame.SPAWN_RECORD, record),
             (frame.SPAWN_CGROUP, self.cgroup_fd),
             (frame.SPAWN_ATTACH_IN, self.attach.stdin_fd),
             (frame.SPAWN_ATTACH_OUT, self.attach.stdout_fd),
@@ -239,18 +243,26 @@ def task_directory(exec_root: str, key: str) -> str:
 
 
 def delete_bundle(exec_root: str, key: str) -> None:
-    """Remove a task's directory; an absent one is fine."""
+    """Remove a task's directory; an absent one is fine, and so is one that still gets a file or the
+    directory of an exec meanwhile."""
     directory = task_directory(exec_root, key)
-    try:
-        for name in os.listdir(directory):
-            path = f"{directory}/{name}"
-            if os.path.isdir(path):
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                os.unlink(path)
-        os.rmdir(directory)
-    except FileNotFoundError:
-        pass
+    while True:
+        try:
+            for name in os.listdir(directory):
+                path = f"{directory}/{name}"
+                if os.path.isdir(path):
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    os.unlink(path)
+            os.rmdir(directory)
+        except FileNotFoundError:
+            if not os.path.exists(directory):
+                return
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                raise
+        else:
+            return
 
 
 def write_exit(directory: str, ended: Exit) -> None:

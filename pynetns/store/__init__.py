@@ -18,6 +18,7 @@ from .rows import (
     ImageRow,
     NetworkRow,
     PortRow,
+    RunningRow,
     SandboxRow,
 )
 
@@ -39,6 +40,7 @@ __all__ = [
     "ImageRow",
     "NetworkRow",
     "PortRow",
+    "RunningRow",
     "SandboxRow",
     "Store",
 ]

@@ -13,7 +13,7 @@ from ..errors import Conflict, NotFound, StateDamaged
 from ..model.network import NetworkSettings
 from ..model.state import State
 from .database import Database
-from .rows import ContainerRow, EventRow
+from .rows import ContainerRow, EventRow, RunningRow
 
 MAX_EVENTS = 10_000
 _TRIM_EVERY = 64
@@ -67,6 +67,16 @@ class ContainerTable(Database):
     def containers(self) -> list[ContainerRow]:
         """All, ordered by id."""
         return [self._container(row) for row in self._all(_COLUMNS + "ORDER BY id")]
+
+    def running(self) -> list[RunningRow]:
+        """Those that run: only who their processes are."""
+        states = [(row.id, row.state) for row in self.containers() if row.state.running]
+        return [RunningRow(id, s.pid, s.start_ticks, s.boot_id) for id, s in states]
+
+    def unsettled(self) -> list[ContainerRow]:
+        """Those that somebody may be creating or removing, or died over it."""
+        rows = self.containers()
+        return [r for r in rows if r.state.status == "removing" or not r.state.started_before]
 
     def ids_by_prefix(self, prefix: str, limit: int = 10) -> list[str]:
         """At most `limit` ids that begin with `prefix`, in order."""

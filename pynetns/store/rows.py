@@ -58,6 +58,15 @@ class ContainerRow(NamedTuple):
     network: NetworkSettings
 
 
+class RunningRow(NamedTuple):
+    """What is needed to see whether a container's process lives."""
+
+    id: str
+    pid: int
+    start_ticks: int
+    boot_id: str
+
+
 class NetworkRow(NamedTuple):
     """`subnet` is a CIDR, `mtu` in bytes, `cursor` the last address handed out, as a number."""
 

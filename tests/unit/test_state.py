@@ -10,12 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from pynetns.engine.exit import exited_state
-from pynetns.engine.start import Starting, record_started
+from pynetns.engine.ending import exited_state
+from pynetns.engine.starting import Starting
+from pynetns.engine.verbs.start import record_started
 from pynetns.model.config import Config
 from pynetns.model.state import State
 from pynetns.network.sandbox import Sandbox
-from pynetns.runtime.shim import Exit
+from pynetns.runtime.shim.client import Exit
 from pynetns.store import Store
 
 ID = "ab" * 32

@@ -35,7 +35,6 @@ from ...runtime.spec.devices import resolve_devices
 from ...runtime.spec.propagation import check_propagation
 from ...trace import step
 from ...undo import Undo
-from ..ghosts import remove_ghost
 from ..lock import container_lock, remove_lock
 from ..names import numbered_name, random_name
 from ..record import (
@@ -46,6 +45,7 @@ from ..record import (
     remove_container_directory,
     write_record,
 )
+from ..recover import refresh
 
 if TYPE_CHECKING:
     from ...storage.images import Image
@@ -178,8 +178,8 @@ def register_name(engine: Services, record: ContainerRecord, name: str | None) -
             engine.store.add_container(record.id, name, record.created, State())
         except Conflict:
             holder = engine.store.container_by_name(name)
-            if holder is None or not remove_ghost(engine, holder):
-                raise
+            if holder is not None and refresh(engine, holder) is not None:
+                raise  # else its create or its removal died half way, or it has ended with --rm
             engine.store.add_container(record.id, name, record.created, State())
         return name
     for attempt in range(_NAME_TRIES):

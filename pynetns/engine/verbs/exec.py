@@ -15,18 +15,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
+from ...errors import Conflict, KernelError, StartFailed, clear_errors
 from ...kernel import frame
 from ...kernel.process import ProcessIdentity, process_root, recorded
 from ...runtime.plan.render import Handles, render_exec_plan
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
-from ...runtime.task import Attach, Task, delete_bundle, read_exit, task_directory
+from ...runtime.task import Attach, Task, read_exit, task_directory
 from ...trace import step
 from ..container_spec import environment_with, read_user_files
 from ..ending import is_ending, note
-from ..recover import refresh
+from ..exec_record import ExecRecord, sweep_records
+from ..recover import current
 
 if TYPE_CHECKING:
     from ...store import ContainerRow
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecConfig:
-    """What to run. `user` and `working_dir` "" are the container's own; `winsize` rows, columns."""
+    """What to run. `user` and `working_dir` "" are the container's own; `winsize` rows, columns.
+    `detach`: nobody will ask how it ended, and it is not kept."""
 
     cmd: Sequence[str]
     env: Sequence[str] = ()
@@ -45,29 +47,42 @@ class ExecConfig:
     stdin: bool = False
     privileged: bool = False
     winsize: tuple[int, int] = (0, 0)
+    detach: bool = False
 
 
 class Exec:
     """A running exec. `direct`: the program itself holds the pipes it was given, not the shim."""
 
     def __init__(
-        self, engine: Services, container_id: str, exec_id: str, pid: int, *, direct: bool = False
+        self,
+        engine: Services,
+        exec_id: str,
+        pid: int,
+        record: ExecRecord | None,
+        *,
+        direct: bool = False,
     ) -> None:
         self._engine = engine
-        self._container_id = container_id
         self.id = exec_id
         self.pid = pid
+        self._record = record
         self._direct = direct
-        self._key = f"{container_id}/{exec_id}"
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit code (137 when the container went down with it)."""
+        """Wait for its end; the exit code (137 when the container went down with it).
+
+        TimeoutError after `timeout` seconds; Conflict for a detached one that has ended: its code
+        is not kept.
+        """
         if self._code is None:
-            directory = task_directory(self._engine.exec_root, self._key)
-            ended = self._engine.shim.wait(self.id, timeout) or read_exit(directory)
+            ended = self._engine.shim.wait(self.id, timeout)
+            if self._record is None and ended is None:
+                raise Conflict(f"exec {self.id[:12]} is detached: its exit code was not kept")
+            if self._record is not None:
+                ended = ended or read_exit(self._record.directory)
+                self._record.remove()
             self._code = ended.code if ended is not None else 137
-            delete_bundle(self._engine.exec_root, self._key)
         return self._code
 
     @contextmanager
@@ -97,10 +112,7 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
     Raises Conflict (not running, paused, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
-        row = engine.store.container(container_id)
-        if row is None:
-            raise NotFound(f"No such container: {container_id}")
-        row = refresh(engine, row)
+        row = current(engine, container_id)
         if row.state.paused:
             raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
         if not row.state.running:
@@ -108,12 +120,12 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
         with ending_is_conflict(row):
-            spec = read_spec(engine, container_id)
+            spec = read_spec(engine, row)
             process = exec_process(engine, container_id, spec, owner, config)
             joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
-            pid = start_exec(engine, joining, scope)
+            pid, record = start_exec(engine, joining, scope)
         note(engine, row, "exec_start", execID=exec_id)
-        return Exec(engine, container_id, exec_id, pid, direct=not config.tty)
+        return Exec(engine, exec_id, pid, record, direct=not config.tty)
 
 
 @contextmanager
@@ -122,7 +134,7 @@ def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
     its namespaces, its cgroup, its directories go one after the other."""
     try:
         yield
-    except (KernelError, OSError, StartFailed) as error:
+    except (KernelError, OSError, StartFailed, ValueError) as error:  # of a spec half written
         if is_ending(row.state):
             raise Conflict(f"Container {row.name} is not running") from error
         if isinstance(error, StartFailed) and error.exit_code != 127:
@@ -130,14 +142,14 @@ def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
         raise
 
 
-def read_spec(engine: Services, container_id: str) -> dict[str, Any]:
+def read_spec(engine: Services, row: ContainerRow) -> dict[str, Any]:
     """The spec the container runs by: that of its bundle."""
-    path = f"{task_directory(engine.exec_root, container_id)}/config.json"
+    path = f"{task_directory(engine.exec_root, row.id)}/config.json"
     try:
         with open(path, encoding="utf-8") as file:
             spec: dict[str, Any] = json.load(file)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {container_id} is not running") from error
+        raise Conflict(f"Container {row.name} is not running") from error
     return spec
 
 
@@ -208,19 +220,20 @@ class Joining:
     attach: Attach
 
 
-def start_exec(engine: Services, joining: Joining, scope: ExitStack) -> int:
-    """Its pid, once it has been executed. A container that may have no process more is no obstacle:
-    then it starts outside and moves in."""
+def start_exec(
+    engine: Services, joining: Joining, scope: ExitStack
+) -> tuple[int, ExecRecord | None]:
+    """Its pid, once it has been executed, and where its end will be on record. A container that may
+    have no process more is no obstacle: then it starts outside and moves in."""
     handles = open_exec_handles(engine, joining, scope)
-    directory = f"{task_directory(engine.exec_root, joining.container_id)}/{joining.exec_id}"
+    sweep_records(engine.exec_root, joining.container_id)
+    if joining.config.detach:
+        return execute(engine, joining, handles, "", scope), None
+    record = ExecRecord(engine.exec_root, joining.container_id, joining.exec_id)
     try:
-        os.mkdir(directory, 0o700)
-    except FileNotFoundError as error:
-        raise Conflict(f"Container {joining.container_id} is not running") from error
-    try:
-        return execute(engine, joining, handles, directory, scope)
+        return execute(engine, joining, handles, record.directory, scope), record
     except BaseException:  # nobody will wait for it
-        delete_bundle(engine.exec_root, f"{joining.container_id}/{joining.exec_id}")
+        record.remove()
         raise
 
 
