@@ -131,6 +131,8 @@ def assert_true_and_whole(engine: pynetns.Engine) -> None:
     assert {row.container_id for row in engine.store.sandboxes()} <= running
     for container in listed:
         assert container.attrs["Id"] == container.id
+        if container.attrs["Path"] != "sleep":
+            continue  # it may end, and go, at any moment
         container.logs()
         if container.id in running:
             assert container.exec_run(["true"])[0] == 0

@@ -173,7 +173,7 @@ def suspects(engine: Services) -> list[str]:
     settled is a look at a table, at two directories and at the shim's list."""
     store = engine.store
     running = {row.id: row for row in store.running()}
-    left = {row.container_id for row in store.sandboxes()}
+    left = store.sandbox_owners()
     left.update(os.listdir(f"{engine.exec_root}/tasks"))
     left.difference_update(running)
     locked = set(os.listdir(f"{engine.exec_root}/locks")).difference(running)

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 
 from ..errors import (
     InvalidParameter,
@@ -98,8 +99,7 @@ class Services:
         dns_options: tuple[str, ...],
     ) -> None:
         self._make_exec_root()
-        self.cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        self.shim = ShimClient(self.exec_root, cgroup_procs=self.cgroups.open_shim_procs)
+        self.shim = ShimClient(self.exec_root, cgroup_procs=lambda: self.cgroups.open_shim_procs())
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.root, self.exec_root)
         self.network = NetworkController(
@@ -133,6 +133,12 @@ class Services:
             claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
             for name in _EXEC_DIRS:
                 _make_directory(f"{self.exec_root}/{name}", 0o700)
+
+    @cached_property
+    def cgroups(self) -> CgroupManager:
+        """Made at first use: to find the hierarchies, all mounts are read, and each container may
+        have pinned one."""
+        return CgroupManager(self.kernel, default_cgroup_parent(self.root))
 
     # ---- records ----
 

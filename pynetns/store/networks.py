@@ -133,6 +133,10 @@ class NetworkTable(Database):
     def sandboxes(self) -> list[SandboxRow]:
         return [SandboxRow(*row) for row in self._all(_SANDBOXES + "ORDER BY container_id")]
 
+    def sandbox_owners(self) -> set[str]:
+        """The ids of the containers that have one."""
+        return {row[0] for row in self._all("SELECT container_id FROM sandboxes")}
+
     def remove_sandbox(self, container_id: str) -> None:
         """Give back everything network of a container: ports, endpoints (addresses), sandbox."""
 

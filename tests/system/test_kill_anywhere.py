@@ -58,7 +58,7 @@ def running(engine: pynetns.Engine) -> None:
 
 
 def exited(engine: pynetns.Engine) -> None:
-    engine.containers.run("host", ["true"], detach=True, **OPTIONS).wait()
+    engine.containers.run("host", SLEEP, detach=True, **OPTIONS).kill()
 
 
 def ended(engine: pynetns.Engine) -> None:
