@@ -8,7 +8,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidParameter, NotFound
@@ -46,11 +45,9 @@ def ps(context: Context, values: Values, words: list[str]) -> int:
     containers = context.engine.containers.list(
         all=values.get("all", False) or limit > 0, filters=filters, limit=limit
     )
-    rows = []
-    for container in containers:
-        with suppress(NotFound):  # removed meanwhile
-            summary = list_json(context.engine, container.row)
-            rows.append(row_of(summary, values.get("no_trunc", False)))
+    rows = [
+        row_of(list_json(container.row), values.get("no_trunc", False)) for container in containers
+    ]
     if values.get("quiet"):
         print("".join(f"{row['ID']}\n" for row in rows), end="")
     else:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, overload
 
-from ..engine.ghosts import has_files
 from ..engine.lookup import get_container_id
 from ..engine.recover import read_row, restore
+from ..engine.summaries import complete_summaries
 from ..engine.verbs.create import container_create
 from ..engine.verbs.exec import Exec, ExecConfig, container_exec
 from ..engine.verbs.inspect import inspect_json
@@ -23,6 +23,7 @@ from ..engine.verbs.stop import container_kill, container_stop
 from ..engine.verbs.wait import container_wait
 from ..errors import Conflict, InvalidParameter, NotFound, NotModified, PynetnsError, clear_errors
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
+from ..model.summary import Summary
 from ..runtime.spec.checks import check_path
 from ..runtime.task import Attach
 from .filters import matches
@@ -72,11 +73,15 @@ class Container:
     @property
     def image(self) -> str:
         """The image's name as given at create."""
-        return self._engine.record(self.id).config.image
+        return self._summary.image
 
     @property
     def labels(self) -> dict[str, str]:
-        return dict(self._engine.record(self.id).config.labels)
+        return dict(self._summary.labels)
+
+    @property
+    def _summary(self) -> Summary:
+        return self._row.summary or Summary()
 
     @property
     def attrs(self) -> dict[str, Any]:
@@ -324,18 +329,24 @@ class ContainerCollection:
     ) -> list[Container]:
         """The running containers, or `all`, newest first. Filters: name, id, status, label,
         ancestor, exited."""
+        every = all or "status" in (filters or {})
         restore(self._engine)
-        found = []
-        rows = self._engine.store.containers()
-        for row in sorted(rows, key=lambda r: r.created, reverse=True):
-            if not (all or row.state.running or "status" in (filters or {})):
-                continue
-            if not has_files(self._engine, row.id):
-                continue  # being created or removed
-            with suppress(NotFound):  # removed meanwhile
-                if not filters or matches(self._engine, row, filters):
-                    found.append(Container(self._engine, row))
-        return found[:limit] if limit > 0 else found
+        rows = [
+            row
+            for row in self._rows(running=not every)
+            if (row.summary is not None or row.state.started_before)  # else it is being created
+            and (every or row.state.running)
+            and (not filters or matches(row, filters))
+        ]
+        rows.sort(key=lambda row: row.created, reverse=True)
+        return [Container(self._engine, row) for row in (rows[:limit] if limit > 0 else rows)]
+
+    def _rows(self, *, running: bool) -> Sequence[ContainerRow]:
+        rows = self._engine.store.containers(running=running)
+        if any(row.summary is None for row in rows):
+            complete_summaries(self._engine)
+            rows = self._engine.store.containers(running=running)
+        return rows
 
     def prune(self) -> dict[str, Any]:
         """Remove every container that does not run: `{"ContainersDeleted": [id…]}`."""
@@ -349,7 +360,11 @@ class ContainerCollection:
         return {"ContainersDeleted": deleted}
 
     def _get(self, container_id: str) -> Container:
-        return Container(self._engine, read_row(self._engine, container_id))
+        row = read_row(self._engine, container_id)
+        if row.summary is None:
+            complete_summaries(self._engine)
+            row = self._engine.store.container(container_id) or row
+        return Container(self._engine, row)
 
 
 def split_command(cmd: str | Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from .. import __version__
 from ..engine.garbage import collect_garbage
 from ..engine.recover import restore
 from ..engine.services import Services
+from ..engine.summaries import complete_summaries
 from ..trace import metrics
 from .containers import ContainerCollection
 from .images import ImageCollection
@@ -25,11 +26,12 @@ class Engine(Services):
         super()._open(*options)
         self.containers = ContainerCollection(self)
         self.images = ImageCollection(self)
+        complete_summaries(self)
         restore(self)
 
     def ping(self) -> bool:
         """Whether state can be read. True, or an exception that says why not."""
-        self.store.containers()
+        self.store.meta()
         return True
 
     def version(self) -> dict[str, Any]:
@@ -44,14 +46,14 @@ class Engine(Services):
 
     def info(self) -> dict[str, Any]:
         """Counts, places and the machine, with Docker's keys where it has them."""
-        rows = self.store.containers()
-        status = [row.state.status for row in rows]
+        count = self.store.count_by_status()
+        total, running, paused = count.total(), count["running"], count["paused"]
         return {
             "ID": self.store.engine_id,
-            "Containers": len(rows),
-            "ContainersRunning": status.count("running"),
-            "ContainersPaused": status.count("paused"),
-            "ContainersStopped": len(rows) - status.count("running") - status.count("paused"),
+            "Containers": total,
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": total - running - paused,
             "Images": len(self.image_store.list()),
             "Driver": "overlay2",
             "LoggingDriver": self.settings.log_config.type or "json-file",

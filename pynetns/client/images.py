@@ -70,11 +70,4 @@ class ImageCollection:
 
     def remove(self, image: str, force: bool = False) -> None:
         """Remove an image. Conflict while a container uses it."""
-        engine = self._engine
-        stored = engine.image_store.resolve(image)
-        users = [
-            row.id
-            for row in engine.store.containers()
-            if engine.record(row.id).image_id == stored.id
-        ]
-        engine.image_store.remove(image, force=force, used_by=users)
+        self._engine.image_store.remove(image, force=force)

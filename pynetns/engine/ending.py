@@ -18,7 +18,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ..errors import NotFound, StateDamaged, Unavailable
+from ..errors import Unavailable
 from ..kernel import pidfd as pidfds
 from ..kernel.process import Recorded, boot_id, process_lives, recorded
 from ..model.state import State, rfc3339
@@ -50,7 +50,9 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
         return row
     with step("settle_exit"):
         state = exited_state(row.state, ended, engine.cgroups.oom_killed(row.id))
-        if wants_removal(engine, row):  # in the same write, so that no crash makes us forget it
+        if (
+            row.summary is not None and row.summary.auto_remove
+        ):  # in the same write, so that no crash makes us forget it
             state = replace(state, status="removing")
         settled = row._replace(
             state=state,
@@ -65,19 +67,9 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
     return settled
 
 
-def wants_removal(engine: Services, row: ContainerRow) -> bool:
-    """Whether the container is to go with its end: it was created with auto-remove."""
-    try:
-        return engine.record(row.id).host_config.auto_remove
-    except (NotFound, StateDamaged) as error:
-        log.error("container %s : %s", row.name, error)
-        return False
-
-
 def record_exit(engine: Services, row: ContainerRow) -> None:
     """State, network settings and event of an end; the event names the run."""
-    engine.store.set_state(row.id, row.state)
-    engine.store.set_network(row.id, row.network)
+    engine.store.set_run(row.id, row.state, row.network)
     attributes = {
         "name": row.name,
         "exitCode": str(row.state.exit_code),

@@ -63,7 +63,7 @@ def claim_exec_root(store: Store, kernel: Kernel, root: str, exec_root: str) -> 
         token = owner.token if owner is not None else secrets.token_hex(16)
         wanted = Memory(exec_root, boot_id(), token)
         if memory is not None and memory.boot_id == boot_id() and memory != wanted:
-            check_memory(store.containers(), memory, exec_root, root)
+            check_memory(store.containers(running=True), memory, exec_root, root)
         if not os.path.ismount(exec_root):
             # a private tmpfs: fast, voided by a reboot, and its mounts propagate nowhere
             kernel.tmpfs_mount(exec_root, "mode=700")
@@ -86,7 +86,7 @@ def check_owner(exec_root: str, owner: Owner, root: str) -> None:
 
 def check_memory(rows: list[ContainerRow], memory: Memory, exec_root: str, root: str) -> None:
     """Unavailable when the root's containers are to be reached by another exec root."""
-    living = next((row for row in rows if row.state.running and process_lives(row.state)), None)
+    living = next((row for row in rows if process_lives(row.state)), None)
     there = read_owner(memory.path)
     if there is not None and there.token == memory.token:
         raise Unavailable(

@@ -18,6 +18,8 @@ from typing import Any
 from ..errors import StateDamaged, System, Unavailable
 from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
 from ..model.log_config import resolve
+from ..model.state import NEVER
+from ..model.summary import Summary
 
 _VERSION = 2  # of config.v2.json, as its name says
 
@@ -39,6 +41,18 @@ class ContainerRecord:
     def hostname(self) -> str:
         """The host name the container starts with: that of its configuration, else its short id."""
         return self.config.hostname or self.id[:12]
+
+
+def summarize(record: ContainerRecord) -> Summary:
+    """What lists show of it."""
+    return Summary(
+        image=record.config.image or record.host_config.rootfs,
+        image_id=record.image_id,
+        command=" ".join((record.path, *record.args)),
+        network_mode=record.host_config.network_mode,
+        auto_remove=record.host_config.auto_remove,
+        labels=dict(record.config.labels),
+    )
 
 
 def container_directory(root: str, container_id: str) -> str:
@@ -117,31 +131,43 @@ def write_host_config(root: str, record: ContainerRecord) -> None:
 
 
 def read_record(root: str, container_id: str) -> ContainerRecord:
-    """Read both files. FileNotFoundError when the container has none; StateDamaged names a bad one."""
+    """Read both files; what an older version did not write is its default. FileNotFoundError when the
+    container has none; StateDamaged names a bad or a newer one."""
     directory = container_directory(root, container_id)
     document = _read(f"{directory}/config.v2.json")
     host_config = _read(f"{directory}/hostconfig.json")
     path = f"{directory}/config.v2.json"
     try:
-        if document["Version"] != _VERSION:
-            raise StateDamaged(f"{path}: version {document['Version']} is not supported")
+        _check_version(path, document.get("Version", _VERSION))
+        config: Config = from_json(Config, document.get("Config", {}))
+        command = (*config.entrypoint, *config.cmd)
         record = ContainerRecord(
-            id=document["ID"],
-            created=document["Created"],
-            path=document["Path"],
-            args=tuple(document["Args"]),
-            image_id=document["Image"],
-            lowers=tuple(document["Lowers"]),
-            config=from_json(Config, document["Config"]),
+            id=document.get("ID", container_id),
+            created=document.get("Created", NEVER),
+            path=document.get("Path", "".join(command[:1])),
+            args=tuple(document.get("Args", command[1:])),
+            image_id=document.get("Image", ""),
+            lowers=tuple(document.get("Lowers", ())),
+            config=config,
             host_config=HostConfig(),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise StateDamaged(f"{path}: damaged ({error!r})") from error
     try:
         parsed: HostConfig = from_json(HostConfig, host_config)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (TypeError, AttributeError) as error:
         raise StateDamaged(f"{directory}/hostconfig.json: damaged ({error!r})") from error
     return _with_host_config(record, parsed)
+
+
+def _check_version(path: str, version: object) -> None:
+    if isinstance(version, int) and version > _VERSION:
+        raise StateDamaged(
+            f"{path}: written by a newer pynetns (version {version}, this one reads {_VERSION}): "
+            "upgrade pynetns"
+        )
+    if version != _VERSION:
+        raise StateDamaged(f"{path}: version {version!r} is not supported")
 
 
 def _with_host_config(record: ContainerRecord, host_config: HostConfig) -> ContainerRecord:

@@ -34,14 +34,15 @@ def kill_and_settle(engine: Services, row: ContainerRow) -> ContainerRow:
 
 
 def remove_everything(engine: Services, row: ContainerRow) -> None:
-    """Mark, free, forget: in this order, so that a crash leaves a container that can be removed.
+    """Mark, free, forget: in this order, so that a crash leaves a container that can be removed. The
+    mark is on disk before anything is gone: a power cut leaves one that is whole, or marked.
 
     On a full disk the mark may not be writable, nor may what is given back be struck off: what is
     freed then makes room for both.
     """
     try:
         if not row.state.removal_in_progress:
-            engine.store.set_state(row.id, replace(row.state, status="removing"))
+            engine.store.atomically(lambda: mark_removing(engine, row), durable=True)
         release_resources(engine, row.id)
         remove_files(engine, row.id)
     except Unavailable as error:
@@ -54,6 +55,11 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
     engine.store.atomically(lambda: strike_off(engine, row))
     engine.forget_record(row.id)
     remove_lock(engine.exec_root, row.id)
+
+
+def mark_removing(engine: Services, row: ContainerRow) -> None:
+    """From here on it is nothing but to be removed."""
+    engine.store.set_state(row.id, replace(row.state, status="removing"))
 
 
 def remove_files(engine: Services, container_id: str) -> None:

@@ -140,8 +140,6 @@ _JSON_NAMES = {
 _MAPS = {"labels", "sysctls", "config"}
 _ITEMS: dict[str, type] = {"mounts": Mount, "ulimits": Ulimit, "devices": DeviceMapping}
 _OBJECTS: dict[str, type] = {"log_config": LogConfig}
-# What a record of an earlier version may lack: then the field's default holds.
-_LATER = {"log_config"}
 
 
 def _json_name(attr: str) -> str:
@@ -169,12 +167,19 @@ def to_json(obj: Any) -> dict[str, Any]:
     return out
 
 
-def from_json(cls: type, data: dict[str, Any]) -> Any:
-    """The inverse of `to_json`. Raises KeyError or TypeError on a damaged document."""
+def from_json(cls: type, data: Any) -> Any:
+    """The inverse of `to_json`; what is missing is its default, as an older version did not know it.
+    Raises TypeError or AttributeError on a damaged document, and on a key that is not known: what
+    somebody asked for is not left out."""
+    if not isinstance(data, dict):
+        raise TypeError(f"{cls.__name__} is no object")
+    unknown = set(data) - {_json_name(field.name) for field in fields(cls)}
+    if unknown:
+        raise TypeError(f"{cls.__name__} has no {', '.join(sorted(unknown))}")
     values: dict[str, Any] = {}
     for field in fields(cls):
         name = _json_name(field.name)
-        if field.name in _LATER and name not in data:
+        if name not in data:
             continue
         value = data[name]
         if field.name in _MAPS:
@@ -191,5 +196,7 @@ def from_json(cls: type, data: dict[str, Any]) -> Any:
             value = from_json(_OBJECTS[field.name], value)
         elif isinstance(value, list):
             value = tuple(value)
+        elif isinstance(field.default, tuple):
+            raise TypeError(f"{name} is no list")
         values[field.name] = value
     return cls(**values)

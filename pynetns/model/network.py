@@ -131,13 +131,14 @@ class NetworkSettings:
 
     @classmethod
     def from_json(cls, text: str) -> NetworkSettings:
-        """The inverse of `to_json`. ValueError, TypeError or KeyError on a damaged document."""
+        """The inverse of `to_json`; what is missing is its default. ValueError, TypeError or
+        AttributeError on a damaged document."""
         data = json.loads(text)
         ports = {
             port: None if bound is None else tuple((ip, number) for ip, number in bound)
-            for port, bound in data.pop("ports").items()
+            for port, bound in data.pop("ports", {}).items()
         }
-        networks = {name: _endpoint(values) for name, values in data.pop("networks").items()}
+        networks = {name: _endpoint(values) for name, values in data.pop("networks", {}).items()}
         return cls(ports=ports, networks=networks, **data)
 
 

@@ -1,7 +1,8 @@
 """The state of a container: a frozen value, its transitions, its JSON.
 
-Owns: the statuses, which may follow which, Docker's State object. Knows nothing of processes,
-clocks or files. Source: moby container/state.go; Docker Engine API 1.41, `ContainerState`.
+Owns: the statuses, which may follow which, Docker's State object, what the store keeps of it. Knows
+nothing of processes, clocks or files.
+Source: moby container/state.go; Docker Engine API 1.41, `ContainerState`.
 """
 
 from __future__ import annotations
@@ -95,31 +96,33 @@ class State:
             "FinishedAt": self.finished_at,
         }
 
-    def to_json(self) -> str:
-        """One line of JSON for the store."""
-        return _encode(
-            {
-                "status": self.status,
-                "pid": self.pid,
-                "start_ticks": self.start_ticks,
-                "exit_code": self.exit_code,
-                "error": self.error,
-                "oom_killed": self.oom_killed,
-                "started_at": self.started_at,
-                "finished_at": self.finished_at,
-                "started_before": self.started_before,
-                "boot_id": self.boot_id,
-                "run": self.run,
-            }
-        )
+    def to_columns(self) -> tuple[str, int, int, str, str]:
+        """For the store: status, pid, start_ticks and boot_id, and one line of JSON for the rest."""
+        rest = {
+            "exit_code": self.exit_code,
+            "error": self.error,
+            "oom_killed": self.oom_killed,
+            "started_at": self.started_at,
+            "finished_at": self.finished_at,
+            "started_before": self.started_before,
+            "run": self.run,
+        }
+        return self.status, self.pid, self.start_ticks, self.boot_id, _encode(rest)
 
     @classmethod
-    def from_json(cls, text: str) -> State:
-        """The inverse of `to_json`; what an older version did not write is its default. ValueError,
+    def from_columns(
+        cls, status: str, pid: int, start_ticks: int, boot_id: str, rest: str
+    ) -> State:
+        """The inverse of `to_columns`; what an older version did not write is its default. ValueError,
         TypeError or KeyError on a damaged document."""
-        state = cls(**json.loads(text))
-        TRANSITIONS[state.status]
-        return state
+        TRANSITIONS[status]
+        return cls(
+            status=status,
+            pid=pid,
+            start_ticks=start_ticks,
+            boot_id=boot_id,
+            **json.loads(rest),
+        )
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode

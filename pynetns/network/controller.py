@@ -21,7 +21,7 @@ from ..errors import KernelError, NotFound, Unavailable
 from ..kernel import Kernel
 from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK, EndpointSettings, NetworkSettings
-from ..store import SandboxRow, Store
+from ..store import NetworkGone, SandboxRow, Store
 from ..trace import step
 from ..undo import Undo
 from . import nftables, repair
@@ -38,7 +38,7 @@ from .endpoint import (
     update_container_network_settings,
 )
 from .host_files import HOST_GATEWAY, ResolvConf, ResolverOptions, build_hostname_file
-from .ports import PortAllocator
+from .ports import PortAllocator, Reserved
 from .sandbox import (
     Sandbox,
     SandboxRequest,
@@ -57,6 +57,7 @@ log = logging.getLogger("pynetns")
 # Networks that are no more than a name: no address, no link. Docker's null and host drivers.
 _WITHOUT_ENDPOINT = frozenset({"none", "host"})
 _LINK_TRIES = 3
+_NETWORK_TRIES = 3
 _BRIDGE_GONE = ("ENODEV", "EINVAL")  # how a veth whose bridge is gone fails
 
 
@@ -222,9 +223,27 @@ class NetworkController:
         """Reserve ports and address, and put on record all that is about to be made."""
         with step("create_endpoint"):
             reserved = self._ports.reserve(options.ports, sandbox.held_fds)
-            endpoint = create_endpoint(self._store, network, options, row, reserved, first=first)
+            endpoint = self._record_endpoint(network, options, row, reserved, first)
             undo.push(self.sandbox_destroy, row.container_id)
             return endpoint
+
+    def _record_endpoint(
+        self,
+        network: Network,
+        options: EndpointOptions,
+        row: SandboxRow,
+        reserved: Sequence[Reserved],
+        first: bool,
+    ) -> Endpoint:
+        """On the network as it is: another engine may have taken it down and made it anew."""
+        for left in reversed(range(_NETWORK_TRIES)):
+            try:
+                return create_endpoint(self._store, network, options, row, reserved, first=first)
+            except NetworkGone:
+                if left == 0:
+                    raise
+                network = self._default.ensure(network)
+        raise AssertionError
 
     def new_sandbox(
         self,

@@ -74,7 +74,7 @@ class DefaultNetwork:
             row = self.row()
             if row is None:
                 return []
-            if self._store.network_in_use(row.id):
+            if not self._store.retire_network(row.id):
                 raise Conflict(f"network {row.name} has active endpoints")
             self._network = None
             self._take_down(row)
@@ -84,7 +84,7 @@ class DefaultNetwork:
         """The row, on record before the device exists."""
         row = self.row()
         if row is not None and self._bip is not None and self._bip != _cidr(row):
-            if self._store.network_in_use(row.id):
+            if not self._store.retire_network(row.id):
                 raise Conflict(
                     f"bip {self._bip}: network {row.name} is {_cidr(row)} and containers use it: "
                     "remove them first"
@@ -131,6 +131,7 @@ class DefaultNetwork:
             gateway=row.gateway,
             broadcast=format_address(subnet.broadcast),
             ifindex=device.ifindex,
+            generation=row.generation,
         )
 
     def _take_down(self, row: NetworkRow) -> None:

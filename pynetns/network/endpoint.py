@@ -33,7 +33,8 @@ CONTAINER_INTERFACE_PREFIX = "eth"
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """A network as the hot path needs it: text and numbers made once. `ifindex` of its bridge."""
+    """A network as the hot path needs it: text and numbers made once. `ifindex` of its bridge;
+    `generation` tells one that is still in use from one that is being taken down."""
 
     id: str
     name: str
@@ -43,6 +44,7 @@ class Network:
     gateway: str
     broadcast: str
     ifindex: int
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,8 @@ def create_endpoint(
     Nothing of it exists yet.
 
     Raises Conflict (address in use; the container is connected already), InvalidParameter
-    (address outside the subnet), Unavailable (no address left).
+    (address outside the subnet), Unavailable (no address left), NetworkGone (somebody has removed
+    the network since it was looked up).
     """
     endpoint_id = secrets.token_hex(32)
 
@@ -160,7 +163,7 @@ def create_endpoint(
             host_interface_name(),
             sandbox.id,
         )
-        store.add_endpoint(row)
+        store.add_endpoint(row, network.generation)
         ports = port_rows(reserved, sandbox.container_id, endpoint_id, address)
         store.add_ports(ports)
         return row, address, mac, ports

@@ -50,6 +50,11 @@ class Image:
     created: str = ""
     size: int = 0
 
+    @property
+    def on_record(self) -> bool:
+        """Whether it is kept in the store, and can be removed; `host` is not."""
+        return self.id != _HOST_ID
+
 
 class ImageStore:
     """The images below one root. Several processes may use one root at once."""
@@ -192,11 +197,11 @@ class ImageStore:
 
     # ---- removing ----
 
-    def remove(self, reference: str, *, force: bool = False, used_by: Sequence[str] = ()) -> None:
+    def remove(self, reference: str, *, force: bool = False) -> None:
         """Remove a name; with its last name, or by id, the image and the layers no other one has.
 
-        used_by: ids of containers of this image. Raises NotFound, Conflict (in use, several names
-        without `force`). `force` does not take the layers away from a container.
+        Raises NotFound, Conflict (a container is made of it; several names without `force`). `force`
+        does not take the layers away from a container.
         """
         with self._locked():
             image = self.resolve(reference)
@@ -208,16 +213,22 @@ class ImageStore:
                 return
             if not by_name and len(image.names) > 1 and not force:
                 raise Conflict(f"image {reference}: has several names, give one of them or --force")
-            if used_by:
-                raise Conflict(
-                    f"image {reference}: is used by container {used_by[0][:12]}, remove that first"
-                )
             row = self._store.image_by_id(image.id)
-            self._store.remove_image(image.id)
+            self._remove_row(reference, image.id)
             others = {layer for other in self._store.images() for layer in other.layers}
             for layer in row.layers if row is not None else ():
                 if layer not in others:
                     remove_layer_directory(self._root, layer)
+
+    def _remove_row(self, reference: str, image_id: str) -> None:
+        """The store refuses it in the same transaction in which a create would take the image."""
+        try:
+            self._store.remove_image(image_id)
+        except Conflict as error:
+            users = self._store.image_users(image_id) or [""]
+            raise Conflict(
+                f"image {reference}: is used by container {users[0][:12]}, remove that first"
+            ) from error
 
     def collect(self) -> Sequence[str]:
         """Remove what imports left that died; one line for each."""

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from .containers import MAX_EVENTS, ContainerTable
 from .images import ImageTable
-from .networks import NetworkTable
+from .networks import NetworkGone, NetworkTable
 from .rows import (
-    SCHEMA_VERSION,
     ContainerRow,
     EndpointRow,
     EventRow,
@@ -21,6 +20,7 @@ from .rows import (
     RunningRow,
     SandboxRow,
 )
+from .schema import SCHEMA_VERSION
 
 
 class Store(ContainerTable, NetworkTable, ImageTable):
@@ -38,6 +38,7 @@ __all__ = [
     "EndpointRow",
     "EventRow",
     "ImageRow",
+    "NetworkGone",
     "NetworkRow",
     "PortRow",
     "RunningRow",

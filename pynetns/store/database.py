@@ -1,47 +1,43 @@
 """The SQLite file below the store: connections, transactions, forks, errors.
 
-Owns: how the file is made, opened, shared and refused. Knows nothing of the tables' meaning.
+Owns: how the file is shared between threads and processes. Knows nothing of the tables' meaning, nor
+how the file is made (creation.py) or comes up to date (migrations.py).
 
 - One connection per thread. Writers of one process queue on a lock, since SQLite's own waiting
   sleeps; writers of different processes wait for each other by SQLite's busy handler (10 s).
 - A fork finds no connection at work (all locks are taken around it) and the child closes what it
-  inherited: SQLite's process-wide table of locks would otherwise claim locks the child does not
-  hold. https://www.sqlite.org/howtocorrupt.html, section 2.6.
+  inherited (forks.py).
 - An exception may come between any two lines (a signal handler's): no transaction stays open, no
   lock held, no connection forgotten. Hence functions that take the work to be done, no `with`.
 - Reading works where nothing can be written (see copy.py).
-- The file is made whole under another name and linked in place, so an empty or cut file is always
-  damage, never a half-made store. It is refused and never overwritten.
+- An empty or cut file is damage, never a half-made store. It is refused and never overwritten.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import sqlite3
 import threading
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import (
-    Link,
-    alone,
-    end_transaction,
-    release,
-    remove_files,
-)
+from .connection import Link, alone, end_transaction, release
 from .copy import cannot_write, read_copy
+from .creation import bring_up_to_date, connect, create, is_old
 from .forks import watched
 from .refusals import translate
-from .rows import SCHEMA, SCHEMA_VERSION
 
 _T = TypeVar("_T")
-BUSY_SECONDS = 10.0
 # A checkpoint costs an fsync; every 4,000 pages (16 MiB) is once in several hundred starts.
-_PRAGMAS = ("PRAGMA synchronous=NORMAL", "PRAGMA wal_autocheckpoint=4000")
+_PRAGMAS = (
+    "PRAGMA synchronous=NORMAL",
+    "PRAGMA wal_autocheckpoint=4000",
+    "PRAGMA foreign_keys=ON",
+)
 
 
 class Database:
@@ -55,6 +51,7 @@ class Database:
         self._local = threading.local()
         self._links: weakref.WeakSet[Link] = weakref.WeakSet()
         self._write_lock = threading.RLock()
+        self._held: list[Link] = []
         self._closed = False
         watched.add(self)
         try:
@@ -67,7 +64,7 @@ class Database:
         path = self.path
         try:
             if not os.path.lexists(path):
-                alone(self._create)
+                alone(partial(create, path))
             if os.path.getsize(path) == 0:
                 raise StateDamaged(f"{path}: is empty: restore it from a backup or remove it")
             self._check_version()
@@ -76,47 +73,13 @@ class Database:
         except OSError as error:
             raise Unavailable(f"{path}: {error.strerror}{remedy_of(error.errno)}") from error
 
-    # ---- making and opening ----
-
-    def _create(self) -> None:
-        """Make the file whole, then link it in place; whoever links first wins."""
-        if os.path.lexists(f"{self.path}-wal") and not os.path.lexists(self.path):
-            raise StateDamaged(f"{self.path}: is missing, but {self.path}-wal is there")
-        fresh = f"{self.path}.{secrets.token_hex(8)}"
-        try:
-            self._link_in_place(fresh)
-            remove_files(fresh)
-        except BaseException:
-            remove_files(fresh)
-            raise
-
-    def _link_in_place(self, fresh: str) -> None:
-        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-        db: sqlite3.Connection | None = None
-        try:
-            db = sqlite3.connect(fresh, isolation_level=None)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.executescript(SCHEMA)
-            rows = (("version", str(SCHEMA_VERSION)), ("engine_id", secrets.token_hex(16)))
-            db.executemany("INSERT INTO meta VALUES (?, ?)", rows)
-            db.close()  # folds the WAL back into the file
-        except BaseException:
-            if db is not None:
-                db.close()
-            raise
-        with suppress(FileExistsError):
-            os.link(fresh, self.path)
+    # ---- opening ----
 
     def _check_version(self) -> None:
         meta = self.meta()
-        version = str(meta.get("version", ""))
-        if not version.isdecimal() or "engine_id" not in meta:
-            raise StateDamaged(f"{self.path}: has no schema version: it was not made by pynetns")
-        if int(version) > SCHEMA_VERSION:
-            raise StateDamaged(
-                f"{self.path}: written by a newer pynetns (schema {version}, this one reads "
-                f"{SCHEMA_VERSION}): upgrade pynetns"
-            )
+        if is_old(self.path, meta):
+            alone(partial(bring_up_to_date, self.path))
+            meta = self.meta()
         self.engine_id = str(meta["engine_id"])
         self.meta_at_open = meta
 
@@ -142,17 +105,11 @@ class Database:
     def _connect(self) -> Link:
         if self._closed:
             raise System(f"{self.path}: the store is closed")
-        # mode=rw: a file that went away is an error, not a reason to make an empty one.
-        uri = (
-            f"file:{self.path.replace('%', '%25').replace('?', '%3f').replace('#', '%23')}?mode=rw"
-        )
         db: sqlite3.Connection | None = None
 
-        def connect() -> Link:
+        def open_link() -> Link:
             nonlocal db
-            db = sqlite3.connect(
-                uri, uri=True, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
+            db = connect(self.path)
             for pragma in _PRAGMAS:
                 db.execute(pragma)
             link = Link(db)
@@ -161,7 +118,7 @@ class Database:
             return link
 
         try:
-            return alone(connect)
+            return alone(open_link)
         except BaseException:
             if db is not None:
                 self._forget(db)
@@ -343,8 +300,9 @@ class Database:
     # ---- forks ----
 
     def quiesce(self) -> None:
+        """Wait until no thread is inside SQLite, and keep it so."""
         self._write_lock.acquire()
-        self._held: list[Link] = []
+        self._held = []
         self.hold_new()
 
     def hold_new(self) -> bool:
@@ -356,9 +314,11 @@ class Database:
         return bool(new)
 
     def is_quiet(self) -> bool:
+        """Whether every connection's lock is held."""
         return all(link in self._held for link in list(self._links))
 
     def resume(self) -> None:
+        """After a fork: go on."""
         held, self._held = self._held, []
         for link in held:
             link.lock.release()

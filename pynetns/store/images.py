@@ -81,12 +81,20 @@ class ImageTable(Database):
         """All, oldest first."""
         return [self._image(row) for row in self._all(_COLUMNS + "ORDER BY created, id")]
 
+    def image_users(self, id: str) -> list[str]:
+        """The ids of the containers made of an image, in order."""
+        sql = "SELECT id FROM containers WHERE image_id = ? ORDER BY id"
+        return [row[0] for row in self._all(sql, (id,))]
+
     def remove_image(self, id: str) -> None:
-        """Remove an image and its names; an absent one is fine."""
+        """Remove an image and its names; an absent one is fine. Durable on return. Conflict while a
+        container is made of it."""
 
         def remove() -> None:
-            self._write("DELETE FROM image_tags WHERE image_id = ?", (id,))
-            self._write("DELETE FROM images WHERE id = ?", (id,))
+            try:
+                self._write("DELETE FROM images WHERE id = ?", (id,))
+            except sqlite3.IntegrityError as error:
+                raise Conflict(f"image {id} is used by a container") from error
 
         self.atomically(remove, durable=True)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable
 
-from ..errors import Conflict
+from ..errors import Conflict, NotFound, PynetnsError
 from .database import Database
 from .rows import EndpointRow, NetworkRow, PortRow, SandboxRow
 
@@ -20,6 +20,10 @@ _ENDPOINTS = (
 _SANDBOXES = "SELECT container_id, id, key FROM sandboxes "
 
 
+class NetworkGone(NotFound):
+    """The network that somebody knows is not there any more: it has to be looked up again."""
+
+
 class NetworkTable(Database):
     """Which network, endpoint, sandbox and port is whose."""
 
@@ -28,7 +32,7 @@ class NetworkTable(Database):
     def add_network(self, row: NetworkRow) -> None:
         """Conflict when the name or the id is taken."""
         try:
-            self._write("INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._write("INSERT INTO networks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
             raise Conflict(f"network with name {row.name} already exists") from error
 
@@ -57,22 +61,49 @@ class NetworkTable(Database):
     def set_cursor(self, network_id: str, cursor: int) -> None:
         self._write("UPDATE networks SET cursor = ? WHERE id = ?", (cursor, network_id))
 
+    def retire_network(self, id: str) -> bool:
+        """Before a network is taken down: whoever knows it from before gets no address of it any
+        more. False, and nothing is changed, while it has an endpoint; an absent one is fine."""
+        done = self._write(
+            "UPDATE networks SET generation = generation + 1 WHERE id = ? "
+            "AND NOT EXISTS (SELECT 1 FROM endpoints WHERE network_id = networks.id)",
+            (id,),
+        )
+        return done.rowcount > 0 or self.network(id) is None
+
     def remove_network(self, id: str) -> None:
-        """An absent one is fine."""
-        self._write("DELETE FROM networks WHERE id = ?", (id,))
+        """An absent one is fine. Conflict while it has an endpoint."""
+        try:
+            self._write("DELETE FROM networks WHERE id = ?", (id,))
+        except sqlite3.IntegrityError as error:
+            raise Conflict(f"network {id} has active endpoints") from error
 
     # ---- endpoints ----
 
-    def add_endpoint(self, row: EndpointRow) -> None:
-        """Conflict when the address is taken, or the container is on that network already."""
+    def add_endpoint(self, row: EndpointRow, generation: int = 0) -> None:
+        """Record an endpoint of a network known by its id and `generation`.
+
+        Conflict when the address is taken, or the container is on that network already. NetworkGone
+        when the network has been removed or is about to be; NotFound without the sandbox.
+        """
+        sql = (
+            "INSERT INTO endpoints SELECT ?, ?, id, ?, ?, ?, ?, ? FROM networks "
+            "WHERE id = ? AND generation = ?"
+        )
+        args = (row.id, row.container_id, *row[3:], row.network_id, generation)
         try:
-            self._write("INSERT INTO endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+            done = self._write(sql, args).rowcount
         except sqlite3.IntegrityError as error:
-            if self.address_taken(row.network_id, row.address):
-                raise Conflict("Address already in use") from error
-            raise Conflict(
-                f"endpoint with name {row.name} already exists in the network"
-            ) from error
+            raise self._no_endpoint(row) from error
+        if not done:
+            raise NetworkGone(f"network {row.network_id} not found")
+
+    def _no_endpoint(self, row: EndpointRow) -> PynetnsError:
+        if self.address_taken(row.network_id, row.address):
+            return Conflict("Address already in use")
+        if self.sandbox_of(row.container_id) is None:
+            return NotFound(f"container {row.container_id} has no network sandbox")
+        return Conflict(f"endpoint with name {row.name} already exists in the network")
 
     def endpoints(self) -> list[EndpointRow]:
         return [EndpointRow(*row) for row in self._all(_ENDPOINTS)]
@@ -81,12 +112,6 @@ class NetworkTable(Database):
         """The endpoints of one container."""
         rows = self._all(_ENDPOINTS + "WHERE container_id = ?", (container_id,))
         return [EndpointRow(*row) for row in rows]
-
-    def endpoint_at(self, network_id: str, address: int) -> EndpointRow | None:
-        """Who holds an address."""
-        sql = _ENDPOINTS + "WHERE network_id = ? AND address = ?"
-        row = self._one(sql, (network_id, address))
-        return None if row is None else EndpointRow(*row)
 
     def network_in_use(self, network_id: str) -> bool:
         """Whether the network has an endpoint."""
@@ -120,10 +145,12 @@ class NetworkTable(Database):
     # ---- sandboxes ----
 
     def add_sandbox(self, row: SandboxRow) -> None:
-        """Conflict when the container has one."""
+        """Conflict when the container has one, NotFound when there is no such container."""
         try:
             self._write("INSERT INTO sandboxes VALUES (?, ?, ?)", row)
         except sqlite3.IntegrityError as error:
+            if self.sandbox_of(row.container_id) is None:
+                raise NotFound(f"No such container: {row.container_id}") from error
             raise Conflict(f"container {row.container_id} has a network sandbox already") from error
 
     def sandbox_of(self, container_id: str) -> SandboxRow | None:
@@ -134,26 +161,26 @@ class NetworkTable(Database):
         return [SandboxRow(*row) for row in self._all(_SANDBOXES + "ORDER BY container_id")]
 
     def sandbox_owners(self) -> set[str]:
-        """The ids of the containers that have one."""
+        """The ids of the containers that have a sandbox."""
         return {row[0] for row in self._all("SELECT container_id FROM sandboxes")}
 
     def remove_sandbox(self, container_id: str) -> None:
-        """Give back everything network of a container: ports, endpoints (addresses), sandbox."""
-
-        def remove() -> None:
-            for table in ("ports", "endpoints", "sandboxes"):
-                self._write(f"DELETE FROM {table} WHERE container_id = ?", (container_id,))
-
-        self.atomically(remove)
+        """Give back everything network of a container: the sandbox, and with it ports and endpoints
+        (addresses)."""
+        self._write("DELETE FROM sandboxes WHERE container_id = ?", (container_id,))
 
     # ---- ports ----
 
     def add_ports(self, rows: Iterable[PortRow]) -> None:
-        """Conflict names the address and the container that holds it."""
+        """Conflict names the address and the container that holds it; NotFound without a sandbox."""
         for row in rows:
             try:
                 self._write("INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             except sqlite3.IntegrityError as error:
+                if self.sandbox_of(row.container_id) is None:
+                    raise NotFound(
+                        f"container {row.container_id} has no network sandbox"
+                    ) from error
                 holder = self.port_holder(row.proto, row.host_port, row.host_ip)
                 by = f" by container {holder}" if holder else ""
                 raise Conflict(

@@ -1,6 +1,6 @@
-"""What the tables hold: one NamedTuple per table, and the schema.
+"""What the tables hold: one NamedTuple per table.
 
-Owns: column names and order, the schema's version. Knows nothing of connections.
+Owns: what a row is to those who use it. Knows nothing of connections; the tables are in schema.py.
 """
 
 from __future__ import annotations
@@ -10,52 +10,19 @@ from typing import Any, NamedTuple
 
 from ..model.network import NetworkSettings
 from ..model.state import State
-
-SCHEMA_VERSION = 1
-
-# Each table and index that a start touches costs it a page, some 10 us: hence WITHOUT ROWID and
-# few indexes. An endpoint is named after its container, whose name is unique already; ids are 32
-# random bytes and need no index to be unique.
-SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE containers (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, created TEXT NOT NULL,
-    state TEXT NOT NULL, network TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE networks (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, driver TEXT NOT NULL, subnet TEXT NOT NULL,
-    gateway TEXT NOT NULL, bridge TEXT NOT NULL, mtu INTEGER NOT NULL, cursor INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE endpoints (
-    id TEXT NOT NULL, container_id TEXT NOT NULL, network_id TEXT NOT NULL, name TEXT NOT NULL,
-    address INTEGER NOT NULL, mac TEXT NOT NULL, host_ifname TEXT NOT NULL,
-    sandbox_id TEXT NOT NULL, PRIMARY KEY (container_id, network_id)) WITHOUT ROWID;
-CREATE UNIQUE INDEX endpoints_address ON endpoints (network_id, address);
-CREATE TABLE sandboxes (
-    container_id TEXT PRIMARY KEY, id TEXT NOT NULL, key TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE ports (
-    proto TEXT NOT NULL, host_ip TEXT NOT NULL, host_port INTEGER NOT NULL,
-    container_id TEXT NOT NULL, endpoint_id TEXT NOT NULL, container_ip TEXT NOT NULL,
-    container_port INTEGER NOT NULL, PRIMARY KEY (proto, host_port, host_ip)) WITHOUT ROWID;
-CREATE INDEX ports_container ON ports (container_id);
-CREATE TABLE images (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, created TEXT NOT NULL, layers TEXT NOT NULL,
-    config TEXT NOT NULL, size INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE image_tags (name TEXT PRIMARY KEY, image_id TEXT NOT NULL) WITHOUT ROWID;
-CREATE INDEX image_tags_image ON image_tags (image_id);
-CREATE TABLE events (
-    id INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, type TEXT NOT NULL, action TEXT NOT NULL,
-    actor_id TEXT NOT NULL, attributes TEXT NOT NULL);
-"""
+from ..model.summary import Summary
 
 
 class ContainerRow(NamedTuple):
-    """`name` has no leading slash; `created` is RFC 3339."""
+    """`name` has no leading slash; `created` is RFC 3339. `summary` is None until its files are
+    there: the container is being created, or comes from a version that kept none."""
 
     id: str
     name: str
     created: str
     state: State
     network: NetworkSettings
+    summary: Summary | None = None
 
 
 class RunningRow(NamedTuple):
@@ -68,7 +35,8 @@ class RunningRow(NamedTuple):
 
 
 class NetworkRow(NamedTuple):
-    """`subnet` is a CIDR, `mtu` in bytes, `cursor` the last address handed out, as a number."""
+    """`subnet` is a CIDR, `mtu` in bytes, `cursor` the last address handed out, as a number.
+    `generation` grows when the network is about to be taken down."""
 
     id: str
     name: str
@@ -78,6 +46,7 @@ class NetworkRow(NamedTuple):
     bridge: str
     mtu: int
     cursor: int
+    generation: int = 0
 
 
 class EndpointRow(NamedTuple):

@@ -26,9 +26,9 @@ class DirectoryWatch:
     returns at once where something has changed since the watch was made."""
 
     def __init__(self, *fds: int, events: int = _EVENTS) -> None:
-        self._directories, self._events = fds, events
+        self._watched = [(fd, events) for fd in fds]
         self._pause = _PAUSES[0]
-        self.fd = _watch(fds, events)
+        self.fd = _watch(self._watched)
 
     def wait(
         self,
@@ -44,7 +44,7 @@ class DirectoryWatch:
         idle: whether the last look found nothing. Without inotify the intervals then grow.
         """
         if self.fd < 0:
-            self.fd = _watch(self._directories, self._events)
+            self.fd = _watch(self._watched)
             if self.fd >= 0:
                 return set()  # what changed before that nobody has told us
             self._pause = min(self._pause * 2, _PAUSES[1]) if idle else _PAUSES[0]
@@ -69,11 +69,11 @@ class DirectoryWatch:
             os.close(self.fd)
 
 
-def _watch(directories: Sequence[int], events: int) -> int:
-    """A new instance with a watch on each of `directories`; -1 when the machine has none left."""
+def _watch(watched: Sequence[tuple[int, int]]) -> int:
+    """A new instance with a watch on each (directory, events); -1 when the machine has none left."""
     libc = ctypes.CDLL(None)
     fd: int = libc.inotify_init1(_IN_CLOEXEC | _IN_NONBLOCK)
-    for directory in directories if fd >= 0 else ():
+    for directory, events in watched if fd >= 0 else ():
         # by descriptor: the directory may have lost its name by now
         path = f"/proc/self/fd/{directory}".encode()
         if libc.inotify_add_watch(fd, path, events) < 0:

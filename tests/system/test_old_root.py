@@ -1,8 +1,9 @@
 """A root that an earlier release wrote: opened, read and used, with nothing lost.
 
-`tests/data/root-<version>.tar.gz` was made by that version's command line: image `bb:1` (a shell and
-/etc/passwd), and three containers: `made` (created only, with limits and a port), `ended` (exit code
-3) and `live` (running when the root was copied). One file is added with each release.
+`tests/data/root-<version>.tar.gz` was made by that version's command line (make_root.sh beside it): image
+`bb:1` (a shell and /etc/passwd), and three containers: `made` (created only, with limits and a port),
+`ended` (exit code 3) and `live` (running when the root was copied). One file is added with each release,
+and one (`development-<schema>`) when the store's schema changes between releases.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
+from pynetns.engine.verbs.inspect import list_json
+from pynetns.errors import Conflict
 
 pytestmark = pytest.mark.root
 DATA = Path(__file__).parents[1] / "data"
@@ -50,6 +54,22 @@ def test_containers_are_as_they_were(engine):
     assert "A=1" in made["Config"]["Env"]
     assert found["ended"].attrs["State"]["ExitCode"] == 3
     assert found["ended"].logs() == b"out\n"
+
+
+def test_they_are_listed(engine):
+    """Without a look at their files, as those of this version are."""
+    found = {c.name: list_json(c.row) for c in engine.containers.list(all=True)}
+    assert [found[name]["Image"] for name in ("made", "ended", "live")] == ["bb:1", "bb:1", "host"]
+    assert found["made"]["Command"] == "sh -c echo hi" and found["made"]["Labels"] == {"x": "y"}
+    assert found["ended"]["Status"].startswith("Exited (3) ")
+    assert [c.name for c in engine.containers.list(all=True, filters={"label": "x=y"})] == ["made"]
+    for name in ("made", "ended", "live"):
+        assert engine.containers.get(name).attrs["Path"] == found[name]["Command"].split()[0]
+
+
+def test_their_image_is_theirs(engine):
+    with pytest.raises(Conflict, match="is used by container"):
+        engine.images.remove("bb:1", force=True)
 
 
 def test_what_ran_when_it_was_copied_has_ended(engine):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -35,12 +36,12 @@ def ghost(engine: pynetns.Engine) -> None:
     engine.containers.create("host", SLEEP, name=NAME)
 
 
-def half_start(engine: pynetns.Engine) -> None:
+def half_start(engine: pynetns.Engine, name: str = NAME) -> None:
     """Its program runs, and nobody was ever told so."""
     from pynetns.engine.verbs import start
 
     start.record_started = die
-    engine.containers.create("host", SLEEP, name=NAME, ports={"80/tcp": None}).start()
+    engine.containers.create("host", SLEEP, name=name, ports={"80/tcp": None}).start()
 
 
 def half_prepared(engine: pynetns.Engine) -> None:
@@ -226,9 +227,7 @@ def test_opening_is_not_kept_from_by_anything(place: Place, open_engine, monkeyp
     release = recover.release_half_start
     monkeypatch.setattr(recover, "release_half_start", resist)
     for name in ("stubborn", "other"):
-        killed(place, half_start)
-        row = open_engine.store.container_by_name(NAME)
-        open_engine.store.rename_container(row.id, name)
+        killed(place, partial(half_start, name=name))
     second = place.engine()
     left = os.listdir(f"{second.exec_root}/tasks")
     assert left == [second.store.container_by_name("stubborn").id]

@@ -245,7 +245,7 @@ _SUMMARY = {
 def listed(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     import pynetns.engine.verbs.inspect
 
-    monkeypatch.setattr(pynetns.engine.verbs.inspect, "list_json", lambda engine, row: _SUMMARY)
+    monkeypatch.setattr(pynetns.engine.verbs.inspect, "list_json", lambda row: _SUMMARY)
     engine.add("web")
     yield engine
 

@@ -17,14 +17,16 @@ from pynetns.kernel.fake import FakeKernel
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.model.config import Config, HostConfig, PortBinding
 from pynetns.model.network import EndpointSettings, NetworkSettings
-from pynetns.model.state import State
 from pynetns.network import default_network, repair
 from pynetns.network.bridge import Bridge
 from pynetns.network.controller import NetworkController
+from pynetns.network.default_network import DefaultNetwork
 from pynetns.network.sandbox import Networked, SandboxRequest
 from pynetns.store import PortRow, SandboxRow, Store
 from pynetns.trace import Recorder
 from pynetns.undo import Undo
+
+from .rows import add_container
 
 BRIDGE = "pn-test"
 ID = "c" * 64
@@ -106,6 +108,7 @@ class World:
         )
 
     def start(self, id: str = ID, **changes: Any):  # type: ignore[no-untyped-def]
+        add_container(self.store, id)
         with Undo() as undo:
             sandbox = self.controller.initialize_networking(self.request(id, **changes), undo)
             self.controller.join_sandbox(sandbox)
@@ -270,6 +273,7 @@ def test_requested_address_survives_a_stop(world: World) -> None:
 def test_ports(world: World) -> None:
     config = Config(exposed_ports=("80/tcp", "90/tcp"))
     ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
+    add_container(world.store, ID)
     with Undo() as undo:
         request = world.request(port_bindings=ports, config=config)
         sandbox = world.controller.initialize_networking(request, undo)
@@ -431,10 +435,8 @@ def test_full_bridge_names_its_limit(world: World) -> None:
 
 
 def test_restore(world: World) -> None:
-    live, dead, gone = "a" * 64, "b" * 64, "e" * 64
+    live, dead = "a" * 64, "b" * 64
     for id in (live, dead):
-        world.store.add_container(id, id[:4], "", State())
-    for id in (live, dead, gone):
         world.start(id)
     (world.top / "netns" / "stray").touch()
     world.brif = [*(row.host_ifname for row in world.store.endpoints()), "vethstray", "other"]
@@ -445,7 +447,7 @@ def test_restore(world: World) -> None:
     assert {row.container_id for row in world.store.sandboxes()} == {live, dead}
     assert "namespace stray" in removed and "link vethstray" in removed
     assert "port 0.0.0.0:80/tcp" in removed
-    assert len(removed) == 4  # and the sandbox of `gone`
+    assert len(removed) == 3
     assert world.rules.ports == set()
     assert not (world.top / "netns" / "stray").exists()
 
@@ -466,12 +468,60 @@ def test_remove_all(world: World) -> None:
     world.start()
 
 
+def test_no_address_of_a_network_that_another_engine_has_taken_down(world: World) -> None:
+    """This engine knows the network still; the other one makes it anew, on another subnet."""
+    world.start("a" * 64)
+    world.controller.sandbox_destroy("a" * 64)
+    other = world.another(bip="172.30.0.1/16")
+    assert len(other.remove_all()) == 2
+    other.find_network("bridge")
+    endpoint = world.start().settings.networks["bridge"]
+    (network,) = world.store.networks()
+    assert (endpoint.network_id, endpoint.ip_address) == (network.id, "172.30.0.2")
+
+
+def test_no_address_of_a_network_that_is_being_taken_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other engine has looked for endpoints and found none: from there on nobody gets one, but
+    waits until the network is gone, and makes it anew."""
+    world.controller.find_network("bridge")
+    add_container(world.store, ID)
+    other, remove_bridge = world.another(), world.rules.remove_bridge
+    threads: list[threading.Thread] = []
+    endpoints: list[int] = []
+
+    def meanwhile(*args: Any) -> bool:
+        threads.append(threading.Thread(target=world.start))
+        threads[0].start()
+        waits.acquire(timeout=10)  # it has an endpoint, or comes to wait for the network
+        endpoints.append(len(world.store.endpoints()))
+        return remove_bridge(*args)
+
+    waits = threading.Semaphore(0)
+    ensure = DefaultNetwork.ensure
+
+    def waiting(self: DefaultNetwork, seen: Any) -> Any:
+        waits.release()
+        return ensure(self, seen)
+
+    monkeypatch.setattr(DefaultNetwork, "ensure", waiting)
+    monkeypatch.setattr(world.rules, "remove_bridge", meanwhile)
+    other.remove_all()
+    threads[0].join()
+    assert endpoints == [0]
+    assert [row.container_id for row in world.store.endpoints()] == [ID]
+    assert [row.id for row in world.store.networks()] == [world.store.endpoints()[0].network_id]
+    assert BRIDGE in world.kernel.links
+
+
 def test_racing_starts_make_one_network(world: World) -> None:
     controllers = [world.another() for _ in range(2)] * 4
     failures: list[BaseException] = []
 
     def work(n: int, controller: NetworkController) -> None:
         try:
+            add_container(world.store, f"{n:x}" * 64)
             request = replace(world.request(f"{n:x}" * 64), directory=str(world.top / f"d{n}"))
             (world.top / f"d{n}").mkdir()
             with Undo() as undo:

@@ -15,6 +15,7 @@ import pytest
 
 from pynetns.errors import Conflict
 from pynetns.model.state import State
+from pynetns.model.summary import Summary
 from pynetns.store import EndpointRow, NetworkRow, PortRow, SandboxRow, Store
 from pynetns.store.connection import Opening
 from pynetns.undo import Undo
@@ -51,7 +52,7 @@ def settle(store: Store) -> None:
 FLOWS: dict[str, Callable[[Store], object]] = {
     "create": lambda store: store.add_container(OTHER, "other", "", State()),
     "name in use": lambda store: store.add_container(OTHER, "web", "", State()),
-    "rename": lambda store: store.rename_container(ID, "www"),
+    "summary": lambda store: store.set_summary(ID, Summary()),
     "allocate": allocate,
     "nested": nested,
     "settle": settle,

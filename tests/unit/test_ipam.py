@@ -23,6 +23,8 @@ from pynetns.network.ipam import (
 )
 from pynetns.store import EndpointRow, NetworkRow, Store
 
+from .rows import add_sandbox
+
 
 def network(store: Store, cidr: str, gateway: str = "") -> Subnet:
     subnet = parse_subnet(cidr, gateway)
@@ -36,6 +38,7 @@ def take(store: Store, subnet: Subnet, container: str, requested: int | None = N
 
     def allocate() -> int:
         address = request_address(store, "n", "net", subnet, requested)
+        add_sandbox(store, container)
         store.add_endpoint(EndpointRow(container, container, "n", container, address, "", "", ""))
         return address
 

@@ -134,7 +134,9 @@ def test_it_is_kept_and_a_record_of_before_has_the_default() -> None:
     del document["LogConfig"]
     assert from_json(HostConfig, document).log_config == LogConfig()
     document["LogConfig"] = {"Type": "local"}
-    with pytest.raises(KeyError):
+    assert from_json(HostConfig, document).log_config == LogConfig("local")
+    document["LogConfig"] = "local"
+    with pytest.raises(TypeError):
         from_json(HostConfig, document)
 
 

@@ -20,7 +20,6 @@ from pynetns.model.ports import (
     parse_publish,
     parse_publish_all,
 )
-from pynetns.model.state import State
 from pynetns.network.ports import (
     FIRST_FREE,
     LAST_FREE,
@@ -32,6 +31,8 @@ from pynetns.network.ports import (
     port_rows,
 )
 from pynetns.store import Store
+
+from .rows import add_container, add_sandbox
 
 LOCAL = "127.0.0.1"
 
@@ -185,7 +186,8 @@ def test_conflict_names_the_program(store: Store) -> None:
 
 
 def test_conflict_names_the_container(store: Store) -> None:
-    store.add_container("c1", "web", "", State())
+    add_container(store, "c1", "web")
+    add_sandbox(store, "c1")
     port = free_port()
     reserved = PortAllocator(store).reserve([one(port)])
     store.add_ports(port_rows(reserved, "c1", "e1", "10.0.0.2"))

@@ -14,6 +14,7 @@ from pynetns.engine.ending import exited_state
 from pynetns.engine.starting import Starting
 from pynetns.engine.verbs.start import record_started
 from pynetns.model.config import Config
+from pynetns.model.network import EndpointSettings, NetworkSettings
 from pynetns.model.state import State
 from pynetns.network.sandbox import Sandbox
 from pynetns.runtime.shim.client import Exit
@@ -30,11 +31,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-@pytest.mark.parametrize("key", json.loads(State().to_json()))
+@pytest.mark.parametrize("key", json.loads(State().to_columns()[-1]))
 def test_a_missing_key_is_its_default(key: str) -> None:
-    document = json.loads(State().to_json())
+    *columns, text = State().to_columns()
+    document = json.loads(text)
     del document[key]
-    assert State.from_json(json.dumps(document)) == State()
+    assert State.from_columns(*columns, json.dumps(document)) == State()
 
 
 def start(store: Store) -> State:
@@ -71,3 +73,9 @@ def test_a_start_that_is_not_recorded_is_no_run(
     row = store.container(ID)
     assert row is not None
     assert row.state == State()
+
+
+def test_network_settings_lack_what_an_older_version_did_not_know() -> None:
+    assert NetworkSettings.from_json("{}") == NetworkSettings()
+    short = NetworkSettings.from_json('{"networks": {"bridge": ["bridge", "n"]}}')
+    assert short.networks == {"bridge": EndpointSettings("bridge", "n")}

@@ -11,6 +11,7 @@ import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, NotFound, PynetnsError
 from pynetns.kernel import Kernel
+from pynetns.model.state import State
 from pynetns.storage.host_image import HostMask, MaskEntry, mask_entries, read_mounts
 from pynetns.storage.images import ImageStore
 from pynetns.storage.layers import create_layer_directory, remove_layer_directory, remove_tree
@@ -168,8 +169,11 @@ def test_import_find_and_remove(images, root):
         with pytest.raises(NotFound, match="No such image"):
             images.resolve(reference)
     assert images.owns_layer(os.listdir(root / "overlay2")[0])
+    images._store.add_container("abc", "web", "", State(), image.id)
     with pytest.raises(Conflict, match="used by container abc"):
-        images.remove("app:v1", used_by=["abc"])
+        images.remove("app:v1")
+    assert images.resolve("app:v1") == image
+    images._store.remove_container("abc")
     images.remove("app:v1")
     assert os.listdir(root / "overlay2") == os.listdir(root / "tmp") == []
 

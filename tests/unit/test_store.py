@@ -23,6 +23,8 @@ from pynetns.store import (
     Store,
 )
 
+from .rows import add_sandbox
+
 ID = "ab" * 32
 OTHER = "ac" * 32
 
@@ -48,8 +50,7 @@ def test_container_round_trip(store: Store) -> None:
     settings = NetworkSettings(
         "br", "s", "/k", {"80/tcp": (("0.0.0.0", "8080"),), "90/udp": None}, {"bridge": endpoint}
     )
-    store.set_state(ID, state)
-    store.set_network(ID, settings)
+    store.set_run(ID, state, settings)
     row = store.container(ID)
     assert row is not None
     assert row == store.container_by_name("web")
@@ -61,17 +62,6 @@ def test_name_in_use_names_the_holder(store: Store) -> None:
     with pytest.raises(Conflict, match=f'name "/web" is already in use by container {ID}'):
         add(store, OTHER)
     assert [row.id for row in store.containers()] == [ID]
-
-
-def test_rename(store: Store) -> None:
-    add(store)
-    add(store, OTHER, "db")
-    with pytest.raises(Conflict, match='"/db"'):
-        store.rename_container(ID, "db")
-    store.rename_container(ID, "www")
-    assert store.container_by_name("web") is None
-    with pytest.raises(NotFound):
-        store.rename_container("ff", "x")
 
 
 def test_ids_by_prefix(store: Store) -> None:
@@ -161,9 +151,10 @@ def test_one_sandbox_and_one_address_each(store: Store) -> None:
     store.add_network(NETWORK)
     with pytest.raises(Conflict):
         store.add_network(NETWORK)
-    store.add_sandbox(SandboxRow("c1", "s1", "/k"))
+    add_sandbox(store, "c1")
     with pytest.raises(Conflict):
         store.add_sandbox(SandboxRow("c1", "s2", "/k"))
+    add_sandbox(store, "c2")
     store.add_endpoint(endpoint("c1", 5))
     with pytest.raises(Conflict, match="Address already in use"):
         store.add_endpoint(endpoint("c2", 5))
@@ -173,11 +164,13 @@ def test_one_sandbox_and_one_address_each(store: Store) -> None:
     store.remove_sandbox("c1")
     store.remove_sandbox("c1")
     assert not store.network_in_use("n1")
-    assert store.sandboxes() == []
+    assert store.sandbox_owners() == {"c2"}
 
 
 def test_port_in_use_names_the_holder(store: Store) -> None:
     add(store)
+    add_sandbox(store, ID)
+    add_sandbox(store, OTHER)
     row = PortRow("tcp", "0.0.0.0", 80, ID, "e", "10.0.0.2", 80)
     store.add_ports([row])
     with pytest.raises(Conflict, match=r"0\.0\.0\.0:80/tcp is already in use by container web"):
@@ -234,12 +227,15 @@ def test_damaged_file_is_refused_and_kept(tmp_path: Path, content: bytes) -> Non
     assert path.read_bytes() == content
 
 
-def test_damaged_row_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", ["status = 'asleep'", "state = '{'", "network = '[]'", "summary = '7'"]
+)
+def test_damaged_row_is_named(tmp_path: Path, damage: str) -> None:
     path = str(tmp_path / "pynetns.db")
     store = Store(path)
     add(store)
     with sqlite3.connect(path) as db:
-        db.execute('UPDATE containers SET state = \'{"status": "asleep"}\'')
+        db.execute(f"UPDATE containers SET {damage}")
     db.close()
     with pytest.raises(StateDamaged, match=f"{path}: container {ID}"):
         store.container(ID)

@@ -43,6 +43,7 @@ from ..record import (
     container_directory,
     log_path,
     remove_container_directory,
+    summarize,
     write_record,
 )
 from ..recover import refresh
@@ -76,7 +77,7 @@ def container_create(
         validate(engine, config, host_config)
         record = make_record(config, host_config, image, engine)
         try:
-            make_container(engine, record, name)
+            make_container(engine, record, name, image)
         except OSError as error:
             raise shortage(error) or System(
                 f"{error.filename or 'create'}: {error.strerror}"
@@ -84,17 +85,29 @@ def container_create(
         return record.id
 
 
-def make_container(engine: Services, record: ContainerRecord, name: str | None) -> None:
-    """Name, row and files; all or nothing."""
+def make_container(
+    engine: Services, record: ContainerRecord, name: str | None, image: Image | None
+) -> None:
+    """Name, row and files; all or nothing. From the row on, the image cannot be removed."""
     with container_lock(engine.exec_root, record.id), Undo() as undo, undo:
         undo.push(remove_lock, engine.exec_root, record.id)
         undo.push(give_back_name, engine, record.id)
-        name = register_name(engine, record, name)
+        on_record = image.id if image is not None and image.on_record else ""
+        name = register_name(engine, record, name, on_record)
         create_files_of(engine, record, name, undo)
-        engine.store.add_event(
-            "container", "create", record.id, {"name": name, "image": record.config.image}
-        )
+        record_created(engine, record, name)
         undo.dismiss()
+
+
+def record_created(engine: Services, record: ContainerRecord, name: str) -> None:
+    """That its files are there: from here on it is listed."""
+    attributes = {"name": name, "image": record.config.image}
+
+    def complete() -> None:
+        engine.store.set_summary(record.id, summarize(record))
+        engine.store.add_event("container", "create", record.id, attributes)
+
+    engine.store.atomically(complete)
 
 
 def resolve_image(engine: Services, config: Config, host_config: HostConfig) -> Image | None:
@@ -171,21 +184,27 @@ def make_record(
     )
 
 
-def register_name(engine: Services, record: ContainerRecord, name: str | None) -> str:
-    """Take the name, or find a free one."""
+def register_name(
+    engine: Services, record: ContainerRecord, name: str | None, image_id: str
+) -> str:
+    """Take the name, or find a free one; and keep the image, which is `image_id` on record."""
+
+    def take(name: str) -> None:
+        engine.store.add_container(record.id, name, record.created, State(), image_id)
+
     if name is not None:
         try:
-            engine.store.add_container(record.id, name, record.created, State())
+            take(name)
         except Conflict:
             holder = engine.store.container_by_name(name)
             if holder is not None and refresh(engine, holder) is not None:
                 raise  # else its create or its removal died half way, or it has ended with --rm
-            engine.store.add_container(record.id, name, record.created, State())
+            take(name)
         return name
     for attempt in range(_NAME_TRIES):
         candidate = random_name() if attempt < _NAME_TRIES - 1 else numbered_name()
         try:
-            engine.store.add_container(record.id, candidate, record.created, State())
+            take(candidate)
             return candidate
         except Conflict:
             continue

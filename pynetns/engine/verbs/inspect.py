@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...model.config import HostConfig, to_json
 from ...model.state import State
+from ...model.summary import Summary
 from ..record import container_directory, log_path
 
 if TYPE_CHECKING:
@@ -89,21 +90,21 @@ def host_config_json(host_config: HostConfig) -> dict[str, Any]:
     return document
 
 
-def list_json(engine: Services, row: ContainerRow) -> dict[str, Any]:
-    """One element of Docker's ContainerList."""
-    record = engine.record(row.id)
+def list_json(row: ContainerRow) -> dict[str, Any]:
+    """One element of Docker's ContainerList: all of it is in the row."""
+    summary = row.summary or Summary()
     return {
         "Id": row.id,
         "Names": [f"/{row.name}"],
-        "Image": record.config.image or record.host_config.rootfs,
-        "ImageID": record.image_id,
-        "Command": " ".join((record.path, *record.args)),
-        "Created": unix_seconds(record.created),
+        "Image": summary.image,
+        "ImageID": summary.image_id,
+        "Command": summary.command,
+        "Created": unix_seconds(row.created),
         "Ports": list_ports(row),
-        "Labels": dict(record.config.labels),
+        "Labels": dict(summary.labels),
         "State": row.state.docker_status(),
         "Status": status_text(row.state),
-        "HostConfig": {"NetworkMode": record.host_config.network_mode},
+        "HostConfig": {"NetworkMode": summary.network_mode},
         "NetworkSettings": {"Networks": row.network.docker_json()["Networks"]},
     }
 

@@ -304,8 +304,7 @@ def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid:
     attributes = {"name": container.name, "image": container.record.config.image}
 
     def record() -> None:
-        engine.store.set_state(container.id, state)
-        engine.store.set_network(container.id, sandbox.settings)
+        engine.store.set_run(container.id, state, sandbox.settings)
         engine.store.add_event("container", "start", container.id, attributes)
 
     with step("record_started"):
