@@ -252,9 +252,9 @@ int pn_spawn(const uint8_t *plan, uint32_t size, const int *fds, uint32_t nfds, 
 enum pn_frame_kind {
 	PN_FRAME_HELLO = 1, /* arg protocol version; answered HELLO */
 	PN_FRAME_SPAWN,     /* payload plan, value the run (the client's own number); answered SPAWNED or ERROR */
-	PN_FRAME_WAIT,      /* answered EXITED, at once or later, or ERROR with ESRCH */
+	PN_FRAME_WAIT,      /* value the run's pid, 0: any; answered EXITED, at once or later, or ERROR with ESRCH */
 	PN_FRAME_ATTACH,    /* fds stdin?, stdout?, stderr?; answered OK */
-	PN_FRAME_SIGNAL,    /* arg signal number; answered OK or ERROR */
+	PN_FRAME_SIGNAL,    /* arg signal number, value as WAIT's; answered OK or ERROR */
 	PN_FRAME_RESIZE,    /* arg rows << 16 | columns; answered OK */
 	PN_FRAME_CLOSE_STDIN,
 	PN_FRAME_LIST, /* value: where to go on, 0 at first; answered by one TASK */

@@ -51,9 +51,17 @@ void waiter_free(struct pn_waiter *waiter)
 	free(waiter);
 }
 
-void request_wait(struct pn_conn *conn, const struct pn_frame *frame)
+/* Who knows the pid names one run by it, and is not answered for a later run of the same key. 0 is any. */
+static struct pn_task *find_run(const struct pn_frame *frame)
 {
 	struct pn_task *task = task_find(frame->key);
+
+	return task && (frame->value == 0 || frame->value == task->kept->pid) ? task : NULL;
+}
+
+void request_wait(struct pn_conn *conn, const struct pn_frame *frame)
+{
+	struct pn_task *task = find_run(frame);
 
 	if (!task) {
 		shim_reply_error(conn, frame->serial, ESRCH, PN_STEP_WAIT, "no such task");
@@ -136,7 +144,7 @@ static void answer(struct pn_conn *conn, const struct pn_frame *frame, int ret, 
 /* A task whose code is known already is gone, as far as these requests are concerned. */
 static struct pn_task *find_or_answer(struct pn_conn *conn, const struct pn_frame *frame)
 {
-	struct pn_task *task = task_find(frame->key);
+	struct pn_task *task = find_run(frame);
 
 	if (task && !task->ending)
 		return task;

@@ -16,6 +16,8 @@ import pytest
 
 from . import isolation, leaks
 
+pytest.register_assert_rewrite("tests.killing")
+
 # How long an example takes says nothing here: other tests and the machine's own load do.
 hypothesis.settings.register_profile(
     "pynetns", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

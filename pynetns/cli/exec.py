@@ -29,7 +29,7 @@ def exec_(context: Context, values: Values, words: list[str]) -> int:
     if values.get("detach"):
         container.exec_start(
             command, tty=tty, environment=environment, workdir=workdir, user=user,
-            privileged=privileged,
+            privileged=privileged, detach=True,
         )  # fmt: skip
         return 0
     running: list[Exec] = []

@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from ..engine.lookup import get_container_id
-from ..engine.recover import refresh
+from ..engine.recover import read_row, restore
 from ..engine.summaries import complete_summaries
 from ..engine.verbs.create import container_create
 from ..engine.verbs.exec import Exec, ExecConfig, container_exec
@@ -19,15 +19,9 @@ from ..engine.verbs.inspect import inspect_json
 from ..engine.verbs.logs import copy_logs
 from ..engine.verbs.remove import container_remove
 from ..engine.verbs.start import container_start
-from ..engine.verbs.stop import container_kill, container_stop, container_wait
-from ..errors import (
-    Conflict,
-    InvalidParameter,
-    NotFound,
-    NotModified,
-    PynetnsError,
-    clear_errors,
-)
+from ..engine.verbs.stop import container_kill, container_stop
+from ..engine.verbs.wait import container_wait
+from ..errors import Conflict, InvalidParameter, NotFound, NotModified, PynetnsError, clear_errors
 from ..model.parse import build_configs, parse_environment, parse_user, split_words
 from ..model.summary import Summary
 from ..runtime.spec.checks import check_path
@@ -100,10 +94,7 @@ class Container:
 
     def reload(self) -> None:
         """Read the state again. NotFound when the container is gone."""
-        row = self._engine.store.container(self.id)
-        if row is None:
-            raise NotFound(f"No such container: {self.id}")
-        self._row = refresh(self._engine, row)
+        self._row = read_row(self._engine, self.id)
 
     def _exists(self) -> bool:
         return self._engine.store.container(self.id) is not None
@@ -142,9 +133,14 @@ class Container:
         container_kill(self._engine, self.id, signal)
         self._reload_if_there()
 
-    def wait(self, timeout: float | None = None) -> dict[str, int]:
-        """Wait for its end: `{"StatusCode": exit code}`. TimeoutError after `timeout` seconds."""
-        code = container_wait(self._engine, self.id, timeout)
+    def wait(self, timeout: float | None = None, condition: str = "not-running") -> dict[str, int]:
+        """Wait for its end: `{"StatusCode": exit code}`, of the run it is in now, whoever restarts
+        it meanwhile. TimeoutError after `timeout` seconds.
+
+        condition: "not-running" (one that does not run answers at once), "next-exit" (where it does
+        not run, that of the next run), "removed".
+        """
+        code = container_wait(self._engine, self.id, timeout, condition)
         self._reload_if_there()
         return {"StatusCode": code}
 
@@ -221,7 +217,7 @@ class Container:
         if detach:
             self.exec_start(
                 cmd, tty=tty, privileged=privileged, user=user,
-                environment=environment, workdir=workdir,
+                environment=environment, workdir=workdir, detach=True,
             )  # fmt: skip
             return None, b""
         with collect(stdout, stderr and not tty, merge=True) as output:
@@ -245,8 +241,10 @@ class Container:
         privileged: bool = False,
         attach: Attach | None = None,
         winsize: tuple[int, int] = (0, 0),
+        detach: bool = False,
     ) -> Exec:
-        """Start a command inside; the running Exec. `winsize`: rows, columns of the terminal."""
+        """Start a command inside; the running Exec. `winsize`: rows, columns of the terminal.
+        `detach`: how it ends is not kept for anybody."""
         if workdir:
             check_path("--workdir", workdir)
         config = ExecConfig(
@@ -258,6 +256,7 @@ class Container:
             stdin=stdin,
             privileged=privileged,
             winsize=winsize,
+            detach=detach,
         )
         return container_exec(self._engine, self.id, config, attach or Attach())
 
@@ -332,11 +331,11 @@ class ContainerCollection:
         name, id, status, label, ancestor, exited. InvalidParameter."""
         passes = compile_filters(filters or {})
         every = all or "status" in (filters or {})
+        restore(self._engine)
         rows = [
             row
-            for row in map(self._as_it_is, self._rows(running=not every))
-            if row is not None
-            and (row.summary is not None or row.state.started_before)  # else it is being created
+            for row in self._rows(running=not every)
+            if (row.summary is not None or row.state.started_before)  # else it is being created
             and (every or row.state.running)
             and passes(row)
         ]
@@ -350,13 +349,6 @@ class ContainerCollection:
             rows = self._engine.store.containers(running=running)
         return rows
 
-    def _as_it_is(self, row: ContainerRow) -> ContainerRow | None:
-        """A listed row, its end noticed if it has ended; None when that removed it."""
-        seen = refresh(self._engine, row)
-        if seen is row or self._engine.store.container(row.id) is not None:
-            return seen
-        return None
-
     def prune(self) -> dict[str, Any]:
         """Remove every container that does not run: `{"ContainersDeleted": [id…]}`."""
         deleted = []
@@ -369,13 +361,11 @@ class ContainerCollection:
         return {"ContainersDeleted": deleted}
 
     def _get(self, container_id: str) -> Container:
-        row = self._engine.store.container(container_id)
-        if row is None:
-            raise NotFound(f"No such container: {container_id}")
+        row = read_row(self._engine, container_id)
         if row.summary is None:
             complete_summaries(self._engine)
             row = self._engine.store.container(container_id) or row
-        return Container(self._engine, refresh(self._engine, row))
+        return Container(self._engine, row)
 
 
 def split_command(cmd: str | Sequence[str]) -> list[str]:

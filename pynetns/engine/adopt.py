@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from ..errors import PynetnsError
@@ -28,16 +27,6 @@ if TYPE_CHECKING:
     from .services import Services
 
 log = logging.getLogger("pynetns")
-
-
-def adopt_living(engine: Services, running: Iterable[str], bundles: Collection[str]) -> None:
-    """Give the containers that the store says are running (ids), and that have none among `bundles`,
-    theirs back; one that somebody is at work on is left to the next one who looks."""
-    for container_id in running:
-        if container_id not in bundles:
-            with try_container_lock(engine.exec_root, container_id) as held:
-                if held:
-                    adopt(engine, container_id)
 
 
 def adopt(engine: Services, container_id: str) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
 from ..files import make_directories
 from ..kernel import Kernel
-from ..kernel.process import ProcessIdentity, recorded
+from ..kernel.process import ProcessIdentity
 from ..runtime.security.capabilities import tweak_capabilities
 from ..runtime.security.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.spec import create as oci_spec
@@ -23,12 +23,12 @@ from ..runtime.spec.masked_paths import machine_masked_paths
 from ..runtime.spec.propagation import check_propagation
 from ..runtime.spec.user import User, get_user
 from ..trace import step
-from .lookup import get_container_id
 
 if TYPE_CHECKING:
     from ..model.config import HostConfig
     from ..network.sandbox import Sandbox
-    from ..store import ContainerRow
+    from ..undo import Undo
+    from .joining import Joined
     from .services import Services
     from .starting import Starting
 
@@ -53,11 +53,16 @@ class ContainerSpec:
 
 
 def create_spec(
-    engine: Services, container: Starting, rootfs: int, sandbox: Sandbox
+    engine: Services,
+    container: Starting,
+    rootfs: int,
+    sandbox: Sandbox,
+    joined: Mapping[str, Joined],
+    undo: Undo,
 ) -> ContainerSpec:
-    """The spec of a container that is about to start.
+    """The spec of a container that is about to start; `joined` as join_containers found them.
 
-    Raises StartFailed (unknown user: 126), InvalidParameter, Conflict (a joined container is down).
+    Raises StartFailed (unknown user: 126), InvalidParameter, Conflict (non-shareable IPC).
     """
     with step("create_spec"):
         record = container.record
@@ -67,7 +72,7 @@ def create_spec(
         check_propagation(host_config.mounts)
         capabilities = container_capabilities(host_config)
         seccomp, seccomp_text, program = seccomp_of(engine, host_config, capabilities)
-        joined = joined_processes(engine, host_config)
+        processes = {kind: owner.process for kind, owner in joined.items()}
         spec = oci_spec.create_spec(
             oci_spec.SpecRequest(
                 container_id=record.id,
@@ -80,9 +85,9 @@ def create_spec(
                 hostname=sandbox.hostname,
                 domainname=sandbox.domainname,
                 netns_path=sandbox.key or OWN_NETNS,
-                network_pid=joined["network"].pid if "network" in joined else 0,
-                ipc_pid=joined["ipc"].pid if "ipc" in joined else 0,
-                pid_pid=joined["pid"].pid if "pid" in joined else 0,
+                network_pid=processes["network"].pid if "network" in processes else 0,
+                ipc_pid=processes["ipc"].pid if "ipc" in processes else 0,
+                pid_pid=processes["pid"].pid if "pid" in processes else 0,
                 user=find_user(engine.kernel, rootfs, config.user, host_config.group_add),
                 devices=resolve_devices(host_config.devices, host_config.privileged),
                 capabilities=capabilities,
@@ -90,12 +95,14 @@ def create_spec(
                 resolv_conf_path=sandbox.resolv_conf_path,
                 hostname_path=sandbox.hostname_path,
                 hosts_path=sandbox.hosts_path,
-                shm_path=shared_memory_path(engine, record.id, host_config),
+                shm_path=shared_memory_path(
+                    engine, record.id, host_config, joined.get("ipc"), undo
+                ),
                 masked_paths=machine_masked_paths(),
                 private_cgroupns=engine.cgroups.private_namespace(host_config.privileged),
             )
         )
-        return ContainerSpec(spec, seccomp_text, program, parent, joined)
+        return ContainerSpec(spec, seccomp_text, program, parent, processes)
 
 
 def make_bind_sources(host_config: HostConfig) -> None:
@@ -108,18 +115,21 @@ def make_bind_sources(host_config: HostConfig) -> None:
                 raise StartFailed(f"--volume {mount.source}: {error.strerror}", 128) from error
 
 
-def shared_memory_path(engine: Services, container_id: str, host_config: HostConfig) -> str:
-    """The directory behind /dev/shm where it is shared, "" else."""
+def shared_memory_path(
+    engine: Services, container_id: str, host_config: HostConfig, owner: Joined | None, undo: Undo
+) -> str:
+    """The directory behind /dev/shm where it is shared, "" else. `owner` is whose IPC is joined."""
     mode = host_config.ipc_mode
-    if mode.startswith("container:"):
-        other = get_container_id(engine.store, mode.removeprefix("container:"))
-        theirs = engine.record(other).host_config.ipc_mode
+    if owner is not None:
+        theirs = owner.record.host_config.ipc_mode
         if theirs not in ("shareable", "host"):
             raise Conflict(
                 f"--ipc {mode} : that container has non-shareable IPC (mode {theirs}): create it "
                 "with --ipc shareable"
             )
-        mode = theirs if theirs == "host" else f"container:{other}"
+        mode = theirs if theirs == "host" else f"container:{owner.id}"
+    elif mode == "shareable":
+        undo.push(engine.rootfs.release_shm, container_id)
     return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
 
 
@@ -138,34 +148,6 @@ def seccomp_of(
     if block is None:
         return None, "", b""
     return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")
-
-
-def joined_processes(engine: Services, host_config: HostConfig) -> dict[str, ProcessIdentity]:
-    """The processes of the containers that modes "container:<id>" name, by the namespace's type."""
-    modes = {
-        "network": host_config.network_mode,
-        "ipc": host_config.ipc_mode,
-        "pid": host_config.pid_mode,
-    }
-    return {
-        kind: joined_process(engine, mode.removeprefix("container:"))
-        for kind, mode in modes.items()
-        if mode.startswith("container:")
-    }
-
-
-def joined_process(engine: Services, name: str) -> ProcessIdentity:
-    """The process of a container that must be running, and still that very process."""
-    other = get_container_id(engine.store, name)
-    row = engine.store.container(other)
-    if row is None or not row.state.running or not alive(engine, row):
-        raise Conflict(f"cannot join the namespace of a non running container: {other}")
-    return recorded(row.state)
-
-
-def alive(engine: Services, row: ContainerRow) -> bool:
-    """Whether the very process of a container's state is there."""
-    return engine.kernel.process_lives(recorded(row.state))
 
 
 def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:

@@ -14,16 +14,18 @@ import logging
 import os
 import signal
 import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
 from ..kernel import pidfd as pidfds
-from ..kernel.process import recorded
+from ..kernel.process import Recorded, recorded
 from ..model.state import State, rfc3339
 from ..runtime.shim.protocol import Exit
 from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
 from ..trace import step
 from .bundles import ensure_bundle, keep_exit, put_back
+from .lock import container_lock
 
 if TYPE_CHECKING:
     from ..store import ContainerRow
@@ -47,10 +49,10 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
     if ended is None:
         return row
     with step("settle_exit"):
-        settled = row._replace(
-            state=exited_state(row.state, ended, engine.cgroups.oom_killed(row.id)),
-            network=row.network.clean_operational_data(),
-        )
+        state = exited_state(row.state, ended, engine.cgroups.oom_killed(row.id))
+        if row.summary is not None and row.summary.auto_remove:
+            state = state.become("removing")  # in the same write: no crash makes us forget it
+        settled = row._replace(state=state, network=row.network.clean_operational_data())
         try:
             engine.store.atomically(lambda: record_exit(engine, settled))
         except Unavailable as error:
@@ -61,9 +63,13 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
 
 
 def record_exit(engine: Services, row: ContainerRow) -> None:
-    """State, network settings and event of an end."""
+    """State, network settings and event of an end; the event names the run."""
     engine.store.set_run(row.id, row.state, row.network)
-    attributes = {"name": row.name, "exitCode": str(row.state.exit_code)}
+    attributes = {
+        "name": row.name,
+        "exitCode": str(row.state.exit_code),
+        "run": str(row.state.run),
+    }
     engine.store.add_event("container", "die", row.id, attributes)
 
 
@@ -112,7 +118,7 @@ def find_exit(engine: Services, row: ContainerRow) -> Exit | None:
         ended = read_exit(directory)  # the shim could not record it, and does now
         if ended is not None:
             return ended
-    if row.id in engine.shim.tasks():
+    if engine.shim.tasks().get(row.id) == row.state.pid:
         return None  # the process is gone, its record is being written; or it is out of sight
     return read_exit(directory) or Exit(LOST, time.time_ns())
 
@@ -124,9 +130,10 @@ def is_ending(engine: Services, state: State) -> bool:
 
 
 def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
-    """Signal the container's first process, by the shim or without it; False when it has ended."""
+    """Signal the first process of the run that the row tells of, by the shim or without it; False
+    when that has ended, whatever runs by now."""
     try:
-        if engine.shim.signal(row.id, number):
+        if engine.shim.signal(row.id, number, pid=row.state.pid):
             return True
     except Unavailable as error:
         log.warning("container %s is signalled without its shim : %s", row.name, error)
@@ -143,13 +150,16 @@ def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
     return sent
 
 
-def await_end(engine: Services, row: ContainerRow, timeout: float | None = None) -> Exit | None:
-    """Wait until the container's process has ended, by the shim or without it. None when it is to
-    be found on record. TimeoutError after `timeout` seconds."""
+def await_end(
+    engine: Services, row: ContainerRow, timeout: float | None = None, *, locked: bool = False
+) -> Exit | None:
+    """Wait until the process of the row's run has ended, by the shim or without it. None when it is
+    to be found on record. `locked`: whether the caller holds the container's lock. TimeoutError
+    after `timeout` seconds."""
     started = time.monotonic()
     ensure_bundle(engine, row)
     try:
-        ended = engine.shim.wait(row.id, timeout)
+        ended = engine.shim.wait(row.id, timeout, pid=row.state.pid)
     except Unavailable as error:
         log.warning("container %s is waited for without its shim : %s", row.name, error)
         ended = None
@@ -157,10 +167,12 @@ def await_end(engine: Services, row: ContainerRow, timeout: float | None = None)
         keep_exit(engine, row, ended)
         return ended
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
-    return await_orphan(engine, row, left)
+    return await_orphan(engine, row, left, locked)
 
 
-def await_orphan(engine: Services, row: ContainerRow, timeout: float | None) -> Exit | None:
+def await_orphan(
+    engine: Services, row: ContainerRow, timeout: float | None, locked: bool
+) -> Exit | None:
     """Wait for a process that has lost its shim, and write the record which that would have
     written, as far as the kernel tells how the process ended."""
     try:
@@ -174,26 +186,38 @@ def await_orphan(engine: Services, row: ContainerRow, timeout: float | None) -> 
     finally:
         os.close(pidfd)
     ended = Exit(LOST if code is None else code, time.time_ns())
-    directory = task_directory(engine.exec_root, row.id)
-    if row.id not in engine.shim.tasks():
-        write_exit(directory, ended)
-    return read_exit(directory)
+    with nullcontext() if locked else container_lock(engine.exec_root, row.id):
+        now = engine.store.container(row.id)
+        if now is None or not now.state.running or now.state.run != row.state.run:
+            return None  # settled: the bundle is another run's, or gone
+        directory = task_directory(engine.exec_root, row.id)
+        if row.id not in engine.shim.tasks():
+            write_exit(directory, ended)
+        return read_exit(directory)
 
 
 def has_ended(engine: Services, row: ContainerRow) -> bool:
     """Cheap look: is there an exit record, or no such process?"""
-    directory = task_directory(engine.exec_root, row.id)
+    return process_has_ended(engine, row.id, row.state)
+
+
+def process_has_ended(engine: Services, container_id: str, process: Recorded) -> bool:
+    """The same for a container's process by itself."""
+    directory = task_directory(engine.exec_root, container_id)
     return (
-        row.state.boot_id != engine.kernel.boot_id()
+        process.boot_id != engine.kernel.boot_id()
         or os.path.exists(f"{directory}/exit")
-        or not engine.kernel.process_lives(recorded(row.state))
+        or not engine.kernel.process_lives(recorded(process))
     )
 
 
-def recorded_exit_code(engine: Services, container_id: str) -> int:
-    """The last exit code of a container that is gone, from its `die` event; LOST without one."""
+def recorded_exit_code(engine: Services, container_id: str, run: int) -> int:
+    """The exit code of an earlier run, or of a container that is gone, from its `die` event; LOST
+    without one."""
     for event in reversed(engine.store.events()):
-        if event.actor_id == container_id and event.action == "die":
+        if event.actor_id != container_id or event.action != "die":
+            continue
+        if event.attributes.get("run", str(run)) == str(run):
             return int(event.attributes["exitCode"])
     return LOST
 

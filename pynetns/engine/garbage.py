@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from ..errors import Conflict
 from ..runtime.shim.lost import exec_root_of
 from .ending import end_task, release_resources
+from .exec_record import sweep_records
 from .exec_root import make_parts
 from .lock import remove_lock, try_container_lock
 from .record import container_directory
@@ -39,10 +40,15 @@ def collect_garbage(engine: Services, *, everything: bool = False) -> list[str]:
     alive = {row.id for row in rows.values() if row.state.running}
     removed += [f"network {what}" for what in engine.network.restore(alive)]
     removed += [f"cgroup {path}" for path in engine.cgroups.collect(alive)]
-    _remove_stale_locks(engine, set(rows))
+    removed += _unread_exits(engine, alive)
     if everything:
         removed += remove_engine(engine)
     return removed
+
+
+def _unread_exits(engine: Services, alive: set[str]) -> list[str]:
+    """What execs left that nobody waits for."""
+    return [f"exec {key}" for id in sorted(alive) for key in sweep_records(engine.exec_root, id)]
 
 
 def _unowned_tasks(engine: Services) -> list[str]:
@@ -71,6 +77,7 @@ def _unowned_directories(engine: Services, ids: set[str]) -> list[str]:
                 if not held or engine.store.container(name) is not None:
                     continue  # being created
                 shutil.rmtree(f"{engine.root}/{where}/{name}", ignore_errors=True)
+                remove_lock(engine.exec_root, name)
             removed.append(f"directory {engine.root}/{where}/{name}")
     return removed
 
@@ -87,18 +94,13 @@ def _containers_without_files(engine: Services, rows: dict[str, ContainerRow]) -
             if current.state.running:
                 log.warning("container %s runs without its files : remove it with -f", row.name)
                 continue
-            remove_everything(engine, current)
+            try:
+                remove_everything(engine, current)
+            except Exception as error:
+                log.error("container %s is left : %s", row.name, error)
+                continue
             removed.append(f"container {row.name}: it has no files")
     return removed
-
-
-def _remove_stale_locks(engine: Services, ids: set[str]) -> None:
-    for name in os.listdir(f"{engine.exec_root}/locks"):
-        if name in ids:
-            continue
-        with try_container_lock(engine.exec_root, name) as held:
-            if held and engine.store.container(name) is None:
-                remove_lock(engine.exec_root, name)
 
 
 def _living_cgroups(engine: Services) -> list[str]:

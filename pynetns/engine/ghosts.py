@@ -2,7 +2,7 @@
 
 Owns: telling and removing what a create left that was killed half way. A create takes the name first
 and holds the container's lock until all is there; so a row without files whose lock is free has nobody
-who would complete it.
+who would complete it. The caller holds the lock.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .lock import remove_lock, try_container_lock
+from .lock import remove_lock
 from .record import container_directory
 from .removal import remove_files
 
@@ -24,14 +24,17 @@ def has_files(engine: Services, container_id: str) -> bool:
     return os.path.exists(f"{container_directory(engine.root, container_id)}/hostconfig.json")
 
 
-def remove_ghost(engine: Services, row: ContainerRow) -> bool:
-    """Remove the container if it was never completed and nobody is at it; whether it is gone."""
-    if row.state.started_before or row.state.running or has_files(engine, row.id):
+def is_ghost(engine: Services, row: ContainerRow) -> bool:
+    """Whether its create died half way, or (without the lock) is under way."""
+    state = row.state
+    if state.running or state.started_before or state.removal_in_progress:
         return False
-    with try_container_lock(engine.exec_root, row.id) as held:
-        if not held or has_files(engine, row.id):
-            return False
-        remove_files(engine, row.id)
-        engine.store.remove_container(row.id)
-        remove_lock(engine.exec_root, row.id)
-    return True
+    return not has_files(engine, row.id)
+
+
+def remove_ghost(engine: Services, row: ContainerRow) -> None:
+    """Remove what there is of it. No event: nobody was ever told of it."""
+    remove_files(engine, row.id)
+    engine.store.remove_container(row.id)
+    engine.forget_record(row.id)
+    remove_lock(engine.exec_root, row.id)

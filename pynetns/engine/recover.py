@@ -1,144 +1,206 @@
-"""Making state true again when an engine opens, and removing what nobody owns.
+"""Making true what is on record: the first act of every verb, and of opening an engine.
 
-Opening is cheap: it looks only at what the store says should be alive or should be gone. `gc` looks
-at the machine as well: namespaces, links, rules, cgroups, directories.
-Intent is always recorded before a kernel object is made, so the store knows of everything.
+Owns: the order in which a container is made true, and who waits for its lock. Whoever crashed left one
+of these: an end that nobody noticed, a start, a create or a removal that died half way. The bundle
+(`<exec_root>/tasks/<id>`) is made first by a start and given back last by an end: while it is there
+beside a container that does not run, something is to be given back. What nobody owns at all is
+garbage.py's.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
-from ..errors import System, Unavailable
-from .adopt import adopt_living
-from .ending import end_task, has_ended, release_resources, settle_exit
-from .ghosts import remove_ghost
+from ..errors import NotFound, Unavailable
+from ..runtime.task import task_directory
+from .adopt import adopt
+from .ending import end_task, has_ended, process_has_ended, release_resources, settle_exit
+from .ghosts import is_ghost, remove_ghost
 from .lock import container_lock, remove_lock, try_container_lock
 from .removal import remove_everything
 
 if TYPE_CHECKING:
-    from ..store import ContainerRow
+    from ..store import ContainerRow, RunningRow
     from .services import Services
 
 
 log = logging.getLogger("pynetns")
 
-
-def restore(engine: Services) -> None:
-    """Settle every container whose end nobody has noticed, undo every start that died half way."""
-    leftovers = {row.container_id for row in engine.store.sandboxes()}
-    bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
-    leftovers |= bundles
-    rows = engine.store.containers()
-    adopt_living(engine, (row.id for row in rows if row.state.running), bundles)
-    for row in rows:
-        _attempt(row.name, _settle, engine, row, row.id in leftovers)
-        leftovers.discard(row.id)
-    for container_id in leftovers:  # of containers that are gone altogether
-        _attempt(container_id[:12], _release_unowned, engine, container_id)
+_FEW = 16  # living containers that are looked at one by one: asking the shim costs as much
+_PATIENCE = 0.1  # seconds within which the shim has to list what lives; else they are all looked at
 
 
-def _attempt(name: str, repair: Callable[..., object], *args: object) -> None:
-    """Repair one container; one that resists must not keep the others from use."""
-    try:
-        repair(*args)
-    except Exception as error:
-        log.error("container %s : %s", name, error)
-        log.debug("repair of %s", name, exc_info=True)
+# ---- one container ----
 
 
-def _settle(engine: Services, row: ContainerRow, left_something: bool) -> None:
+def recover(engine: Services, container_id: str) -> ContainerRow:
+    """With the container's lock held: make what is on record true; the row as it is then.
+
+    Settles an end that nobody noticed, undoes a start that died half way, completes a removal.
+    NotFound when the container is gone, also when it goes by this: its create died half way, or it
+    has ended and was to be removed then. Unavailable when the shim, which knows how it ended,
+    cannot be asked; Conflict when its directory cannot be removed.
+    """
+    row = engine.store.container(container_id)
+    if row is None:
+        release_unowned(engine, container_id)
+        raise not_found(container_id)
     if row.state.running:
-        if has_ended(engine, row):
-            _repair(engine, row)
-    elif row.state.status == "removing" or left_something:
-        _repair(engine, row)
-    elif not row.state.started_before:
+        row = settle_exit(engine, row)
+    elif not row.state.removal_in_progress:
+        release_half_start(engine, row.id)
+    if row.state.removal_in_progress:
+        remove_everything(engine, row)
+        raise not_found(container_id)
+    if is_ghost(engine, row):
         remove_ghost(engine, row)
+        raise not_found(container_id)
+    return row
 
 
-def _repair(engine: Services, row: ContainerRow) -> None:
-    with try_container_lock(engine.exec_root, row.id) as held:
-        if not held:
-            return  # somebody is at work on it
-        current = engine.store.container(row.id)
-        if current is None:
-            return
-        if current.state.running:
-            current = settle_exit(engine, current)
-        elif current.state.status == "removing":
-            remove_everything(engine, current)
-            return
-        else:
-            end_task(engine, current.id)  # its starter died before it could say that it runs
-            release_resources(engine, current.id)
-    remove_if_wanted(engine, current)
+def not_found(container_id: str) -> NotFound:
+    """The error of a container that there is not."""
+    return NotFound(f"No such container: {container_id}")
 
 
-def _release_unowned(engine: Services, container_id: str) -> None:
-    with try_container_lock(engine.exec_root, container_id) as held:
-        if not held or engine.store.container(container_id) is not None:
-            return
-        if container_id in engine.shim.tasks():
-            log.warning("%s runs, and its root is gone : gc ends and removes it", container_id[:12])
-            return
+def release_half_start(engine: Services, container_id: str) -> None:
+    """End and give back what a start made that died half way, or an end did not come to."""
+    bundle = os.path.exists(task_directory(engine.exec_root, container_id))
+    if bundle or engine.store.sandbox_of(container_id) is not None:  # alone: before a reboot
         end_task(engine, container_id)
         release_resources(engine, container_id)
-        remove_lock(engine.exec_root, container_id)
 
 
-def refresh(engine: Services, row: ContainerRow) -> ContainerRow:
-    """For readers: settle an end that has its record, unless somebody else holds the container.
+def release_unowned(engine: Services, container_id: str) -> None:
+    """What is left in the exec root of a container that is gone altogether. One that runs is of a root
+    that was deleted: only `gc` ends it."""
+    bundle = os.path.exists(task_directory(engine.exec_root, container_id))
+    if bundle and container_id in engine.shim.tasks():
+        log.warning("%s runs, and its root is gone : gc ends and removes it", container_id[:12])
+        return
+    release_half_start(engine, container_id)
+    remove_lock(engine.exec_root, container_id)
 
-    Never waits for a lock; a container that is being changed is shown as the store has it, and so
-    is one whose end cannot be looked into.
+
+def current(engine: Services, container_id: str) -> ContainerRow:
+    """First act of a verb that does not hold the container's lock itself: its row, true.
+
+    One that runs needs no lock. Any other may be starting, ending or going: that is waited for.
+    Raises as `recover` does.
     """
-    if not row.state.running:
+    row = engine.store.container(container_id)
+    if row is not None and row.state.running and not has_ended(engine, row):
         return row
+    return settle_now(engine, container_id)
+
+
+def settle_now(engine: Services, container_id: str) -> ContainerRow:
+    """Wait for the container's lock, then `recover`."""
+    with container_lock(engine.exec_root, container_id):
+        return recover(engine, container_id)
+
+
+def read_row(engine: Services, container_id: str) -> ContainerRow:
+    """First act of a reader that names a container: its row, see `refresh`. NotFound."""
+    row = engine.store.container(container_id)
+    row = None if row is None else refresh(engine, row)
+    if row is None:
+        raise not_found(container_id)
+    return row
+
+
+def refresh(engine: Services, row: ContainerRow) -> ContainerRow | None:
+    """First act of a reader: the row, true if that takes no waiting; None when it is gone.
+
+    A container that somebody is at work on, or that cannot be looked into, is shown as it is known.
+    """
     try:
-        if not has_ended(engine, row):
+        if not needs_recovery(engine, row):
             return row
         with try_container_lock(engine.exec_root, row.id) as held:
-            current = engine.store.container(row.id) if held else None
-            if current is None:
-                return row
-            row = settle_exit(engine, current)
-        remove_if_wanted(engine, row)
-    except (OSError, System, Unavailable) as error:
-        log.info("container %s is shown as it was last known : %s", row.name, error)
-    return row
+            return recover(engine, row.id) if held else engine.store.container(row.id)
+    except NotFound:
+        return None
+    except Exception as error:
+        _tell(row.name, error)
+        return row
 
 
-def settle_now(engine: Services, container_id: str) -> ContainerRow | None:
-    """Take the lock, settle, then auto-remove where wanted; the row as settled.
-
-    None when the container was removed by somebody else before.
-    """
-    with container_lock(engine.exec_root, container_id):
-        row = engine.store.container(container_id)
-        if row is None:
-            remove_lock(engine.exec_root, container_id)
-            return None
-        row = settle_exit(engine, row)
-    remove_if_wanted(engine, row)
-    return row
+def needs_recovery(engine: Services, row: ContainerRow) -> bool:
+    """Cheap look without the lock: may it be otherwise than the row says?"""
+    state = row.state
+    if state.running:
+        return has_ended(engine, row)
+    if state.removal_in_progress or os.path.exists(task_directory(engine.exec_root, row.id)):
+        return True
+    return is_ghost(engine, row)
 
 
-def remove_if_wanted(engine: Services, row: ContainerRow) -> bool:
-    """Remove an ended container that was created with auto-remove, unless it has been started anew."""
-    if row.state.running or not row.state.started_before:
-        return False
-    if row.summary is None or not row.summary.auto_remove:
-        return False
-    with container_lock(engine.exec_root, row.id):
-        current = engine.store.container(row.id)
-        if current is None:  # somebody else was faster
-            remove_lock(engine.exec_root, row.id)
-            return True
-        if current.state.running:
-            return False
-        remove_everything(engine, current)
-    return True
+# ---- all of them ----
+
+
+def restore(engine: Services) -> None:
+    """Recover every container that may need it; none keeps the others, or the engine, from use."""
+    try:
+        running = {row.id: row for row in engine.store.running()}
+        bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
+        found = suspects(engine, running, bundles)
+    except Exception as error:
+        log.error("containers are left as they are known : %s", error)
+        return
+    for container_id in running.keys() - bundles:
+        attempt(engine, container_id, adopt)
+    for container_id in found:
+        attempt(engine, container_id, recover)
+
+
+def attempt(engine: Services, container_id: str, repair: Callable[[Services, str], object]) -> None:
+    """Repair one, unless somebody is at work on it. What prevents it is logged."""
+    try:
+        with try_container_lock(engine.exec_root, container_id) as held:
+            if held:
+                repair(engine, container_id)
+    except NotFound:
+        pass
+    except Exception as error:
+        _tell(container_id[:12], error)
+
+
+def _tell(name: str, error: Exception) -> None:
+    log.log(
+        logging.INFO if isinstance(error, Unavailable) else logging.ERROR,
+        "container %s is left as it is known : %s",
+        name,
+        error,
+    )
+    log.debug("recovery of %s", name, exc_info=True)
+
+
+def suspects(
+    engine: Services, running: Mapping[str, RunningRow], bundles: Collection[str]
+) -> list[str]:
+    """The ids that need a closer look. What this costs for those that live and for those that are
+    settled is a look at a table, at two directories and at the shim's list."""
+    store = engine.store
+    left = store.sandbox_owners()
+    left.update(bundles)
+    left.difference_update(running)
+    locked = set(os.listdir(f"{engine.exec_root}/locks")).difference(running)
+    if locked:
+        left |= locked.difference(store.ids_by_prefix("", limit=-1))
+    left.update(row.id for row in store.unsettled() if needs_recovery(engine, row))
+    return [*_not_seen_alive(engine, running), *sorted(left)]
+
+
+def _not_seen_alive(engine: Services, running: Mapping[str, RunningRow]) -> list[str]:
+    listed = {}
+    if len(running) > _FEW:
+        try:
+            listed = engine.shim.tasks(_PATIENCE)
+        except Exception as error:
+            log.debug("the shim's list is not to be had : %s", error)
+    unlisted = [row for row in running.values() if listed.get(row.id) != row.pid]
+    return [row.id for row in unlisted if process_has_ended(engine, row.id, row)]

@@ -27,7 +27,7 @@ def kill_and_settle(engine: Services, row: ContainerRow) -> ContainerRow:
     """With the lock held: SIGKILL and wait for the end."""
     send_signal(engine, row, signal.SIGKILL)
     while row.state.running:
-        await_end(engine, row)
+        await_end(engine, row, locked=True)
         row = settle_exit(engine, row)
     return row
 
@@ -40,7 +40,8 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
     freed then makes room for both.
     """
     try:
-        engine.store.atomically(lambda: mark_removing(engine, row), durable=True)
+        if not row.state.removal_in_progress:
+            engine.store.atomically(lambda: mark_removing(engine, row), durable=True)
         release_resources(engine, row.id)
         remove_files(engine, row.id)
     except Unavailable as error:

@@ -13,6 +13,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 from ..errors import (
@@ -109,7 +110,7 @@ class Services:
 
     def _open(self) -> None:
         self._make_exec_root()
-        self.cgroups, self.shim = self._open_runtime()
+        self.shim = self._make_shim()
         self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
         self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
         self.network = NetworkController(
@@ -128,11 +129,26 @@ class Services:
             dns_options=self.settings.dns_options,
         )
 
-    def _open_runtime(self) -> tuple[Cgroups, Shim]:
+    @cached_property
+    def cgroups(self) -> Cgroups:
+        """Made at first use: to find the hierarchies, all mounts are read, and each container may
+        have pinned one."""
+        return self._make_cgroups()
+
+    def _make_cgroups(self) -> Cgroups:
+        """pynetns.testing has an engine with others."""
+        return self._cgroup_manager
+
+    @cached_property
+    def _cgroup_manager(self) -> CgroupManager:
+        return CgroupManager(self.kernel, default_cgroup_parent(self.root))
+
+    def _make_shim(self) -> Shim:
         """What runs containers. pynetns.testing has an engine with another one."""
-        cgroups = CgroupManager(self.kernel, default_cgroup_parent(self.root))
-        return cgroups, ShimClient(
-            self.exec_root, cgroup_procs=cgroups.open_shim_procs, shim_pids=cgroups.shim_pids
+        return ShimClient(
+            self.exec_root,
+            cgroup_procs=lambda: self._cgroup_manager.open_shim_procs(),
+            shim_pids=lambda: self._cgroup_manager.shim_pids(),
         )
 
     # ---- configuration ----
@@ -191,7 +207,7 @@ class Services:
             record = read_record(self.root, container_id)
         except FileNotFoundError as error:
             row = self.store.container(container_id)
-            if row is None or row.summary is None or row.state.removal_in_progress:
+            if row is None or row.state.removal_in_progress or not row.state.started_before:
                 raise NotFound(f"No such container: {container_id}") from error
             raise StateDamaged(f"{error.filename}: missing") from error
         self._records[container_id] = (stamp, record)

@@ -17,13 +17,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from ..errors import System
-from ..model.state import State
 from .pidfd import ended, stat_fields
 
 __all__ = [
     "ProcessIdentity",
+    "Recorded",
     "boot_id",
     "proc_shows",
     "process_directory",
@@ -118,12 +119,23 @@ class ProcessIdentity:
         return ProcessLookupError(errno.ESRCH, f"process {self.pid} has ended")
 
 
-def recorded(state: State) -> ProcessIdentity:
+class Recorded(Protocol):
+    """What names a process: a container's state, or a part of it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def start_ticks(self) -> int: ...
+    @property
+    def boot_id(self) -> str: ...
+
+
+def recorded(state: Recorded) -> ProcessIdentity:
     """The process that a container's state names."""
     return ProcessIdentity(state.pid, state.start_ticks, state.boot_id)
 
 
-def process_lives(state: State) -> bool:
+def process_lives(state: Recorded) -> bool:
     """Whether the very process of the state is there."""
     return recorded(state).lives()
 

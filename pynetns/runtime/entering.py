@@ -25,8 +25,8 @@ from .task import Attach, Task
 @dataclass(frozen=True, slots=True)
 class Entering:
     """A process about to enter task `owner_key`, whose first process is `owner` and which runs by
-    `spec`. `directory` is where its end is put on record, `process` its own process block, `seccomp`
-    the compiled filter (b"" for none)."""
+    `spec`. `directory` is where its end is put on record ("": nowhere), `process` its own process
+    block, `seccomp` the compiled filter (b"" for none)."""
 
     owner_key: str
     key: str

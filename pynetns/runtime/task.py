@@ -86,7 +86,8 @@ def stdio_flags(terminal: bool, stdin: bool, *, once: bool = False, direct: bool
 class Task:
     """A program to be: `create` has its process prepare itself, `start` has it execute.
 
-    What a task was given stays the caller's. `log_dir_fd` is the directory of its log, -1 for none,
+    What a task was given stays the caller's. `directory` is where its end is put on record, "" for
+    nowhere; `log_dir_fd` is the directory of its log, -1 for none,
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
     survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
@@ -112,7 +113,9 @@ class Task:
     def create(self, plan: Plan) -> None:
         """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
         self.plan = plan
-        record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        record = -1
+        if self.directory:
+            record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags, fds = self._descriptors(record)
             self.pending = self.shim.begin_spawn(
@@ -126,7 +129,8 @@ class Task:
         except KernelError as error:
             raise start_error(error, self.plan) from error
         finally:
-            os.close(record)
+            if record >= 0:
+                os.close(record)
 
     def kill(self) -> None:
         """Undo `create` of a task that waits at a pipe which others hold open: returns when the process
@@ -168,13 +172,13 @@ class Task:
                 os.close(go)
 
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
-        flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
+        flags = self.flags | (frame.SPAWN_TRACE if recording() else 0)
         fds = []
         if self.log_dir_fd >= 0:
             flags |= frame.SPAWN_LOG
             fds.append(self.log_dir_fd)
-        fds.append(record)
         for bit, fd in (
+            (frame.SPAWN_RECORD, record),
             (frame.SPAWN_CGROUP, self.cgroup_fd),
             (frame.SPAWN_ATTACH_IN, self.attach.stdin_fd),
             (frame.SPAWN_ATTACH_OUT, self.attach.stdout_fd),

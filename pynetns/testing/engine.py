@@ -41,10 +41,12 @@ class FakeEngine(Engine):
         self.machine = machine
         super().__init__(kernel=machine.kernel, **options)
 
-    def _open_runtime(self) -> tuple[Cgroups, Shim]:
+    def _make_cgroups(self) -> Cgroups:
         parent = default_cgroup_parent(self.root)
-        cgroups = FakeCgroups(self.machine.kernel, self.machine.cgroups, parent)
-        return cgroups, self.machine.shim
+        return FakeCgroups(self.machine.kernel, self.machine.cgroups, parent)
+
+    def _make_shim(self) -> Shim:
+        return self.machine.shim
 
 
 def fake_machine(directory: str | os.PathLike[str]) -> FakeMachine:

@@ -103,7 +103,8 @@ def test_two_engines_see_the_same(place):
 KILLED_AT = [
     "network.join_sandbox",
     "network.join",
-    "prepare_bundle_dir",
+    "claim_bundle",
+    "join_containers",
     "open_mounts",
     "create_spec",
     "record_started",

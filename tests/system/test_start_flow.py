@@ -92,15 +92,18 @@ def test_running_container_is_not_modified(engine):
     assert container.attrs["State"]["Pid"] == pid
 
 
-@pytest.mark.parametrize("status", ["removing", "dead"])
-def test_container_marked_for_removal_does_not_start(engine, status):
+def test_container_marked_for_removal_does_not_start(engine):
     from dataclasses import replace
 
     container = engine.containers.create("host", SLEEP)
     row = engine.store.container(container.id)
-    engine.store.set_state(container.id, replace(row.state, status=status))
+    engine.store.set_state(container.id, replace(row.state, status="dead"))
     with pytest.raises(errors.Conflict, match="marked for removal"):
         container.start()
+    engine.store.set_state(container.id, replace(row.state, status="removing"))
+    with pytest.raises(errors.NotFound):  # nobody is at it any more: its removal is completed
+        container.start()
+    assert engine.store.containers() == []
 
 
 def test_restart_of_an_ended_container_keeps_its_files(engine):

@@ -331,7 +331,7 @@ def test_following_where_the_kernel_has_no_inotify_left(tmp_path: Path, limit: s
     writer.write()
     script = (
         "import sys; from pynetns.streams import inotify, logs\n"
-        "assert inotify._watch(__import__('os').open('.', 0)) == -1\n"
+        "assert inotify.DirectoryWatch(__import__('os').open('.', 0)).fd == -1\n"
         "chunks = logs.read_logs(sys.argv[1], logs.choose(), follow=True, ended_fd=0)\n"
         "for _, data in chunks: print(data.decode(), end='', flush=True)\n"
     )

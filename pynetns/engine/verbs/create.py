@@ -36,7 +36,6 @@ from ...runtime.spec.devices import resolve_devices
 from ...runtime.spec.propagation import check_propagation
 from ...trace import step
 from ...undo import Undo
-from ..ghosts import remove_ghost
 from ..lock import container_lock, remove_lock
 from ..names import numbered_name, random_name
 from ..record import (
@@ -48,6 +47,7 @@ from ..record import (
     summarize,
     write_record,
 )
+from ..recover import refresh
 
 if TYPE_CHECKING:
     from ...storage.images import Image
@@ -199,8 +199,8 @@ def register_name(
             take(name)
         except Conflict:
             holder = engine.store.container_by_name(name)
-            if holder is None or not remove_ghost(engine, holder):
-                raise
+            if holder is not None and refresh(engine, holder) is not None:
+                raise  # else its create or its removal died half way, or it has ended with --rm
             take(name)
         return name
     for attempt in range(_NAME_TRIES):

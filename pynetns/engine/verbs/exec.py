@@ -14,18 +14,19 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
+from ...errors import Conflict, KernelError, StartFailed, clear_errors
 from ...kernel.process import ProcessIdentity, recorded
 from ...runtime.entering import Entering, enter
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
-from ...runtime.task import Attach, delete_bundle, read_exit, stdio_flags, task_directory
+from ...runtime.task import Attach, read_exit, stdio_flags, task_directory
 from ...trace import step
 from ..adopt import ensure_spec
 from ..container_spec import environment_with, read_user_files
 from ..ending import is_ending, note
-from ..recover import refresh
+from ..exec_record import ExecRecord, sweep_records
+from ..recover import current
 
 if TYPE_CHECKING:
     from ...store import ContainerRow
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ExecConfig:
-    """What to run. `user` and `working_dir` "" are the container's own; `winsize` rows, columns."""
+    """What to run. `user` and `working_dir` "" are the container's own; `winsize` rows, columns.
+    `detach`: nobody will ask how it ended, and it is not kept."""
 
     cmd: Sequence[str]
     env: Sequence[str] = ()
@@ -44,29 +46,42 @@ class ExecConfig:
     stdin: bool = False
     privileged: bool = False
     winsize: tuple[int, int] = (0, 0)
+    detach: bool = False
 
 
 class Exec:
     """A running exec. `direct`: the program itself holds the pipes it was given, not the shim."""
 
     def __init__(
-        self, engine: Services, container_id: str, exec_id: str, pid: int, *, direct: bool = False
+        self,
+        engine: Services,
+        exec_id: str,
+        pid: int,
+        record: ExecRecord | None,
+        *,
+        direct: bool = False,
     ) -> None:
         self._engine = engine
-        self._container_id = container_id
         self.id = exec_id
         self.pid = pid
+        self._record = record
         self._direct = direct
-        self._key = f"{container_id}/{exec_id}"
         self._code: int | None = None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end; the exit code (137 when the container went down with it)."""
+        """Wait for its end; the exit code (137 when the container went down with it).
+
+        TimeoutError after `timeout` seconds; Conflict for a detached one that has ended: its code
+        is not kept.
+        """
         if self._code is None:
-            directory = task_directory(self._engine.exec_root, self._key)
-            ended = self._engine.shim.wait(self.id, timeout) or read_exit(directory)
+            ended = self._engine.shim.wait(self.id, timeout)
+            if self._record is None and ended is None:
+                raise Conflict(f"exec {self.id[:12]} is detached: its exit code was not kept")
+            if self._record is not None:
+                ended = ended or read_exit(self._record.directory)
+                self._record.remove()
             self._code = ended.code if ended is not None else 137
-            delete_bundle(self._engine.exec_root, self._key)
         return self._code
 
     @contextmanager
@@ -96,10 +111,7 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
     Raises Conflict (not running, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
-        row = engine.store.container(container_id)
-        if row is None:
-            raise NotFound(f"No such container: {container_id}")
-        row = refresh(engine, row)
+        row = current(engine, container_id)
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         owner = recorded(row.state)
@@ -107,9 +119,9 @@ def container_exec(engine: Services, container_id: str, config: ExecConfig, atta
         with ending_is_conflict(engine, row):
             spec = read_spec(engine, row)
             entering = enter_request(engine, container_id, exec_id, spec, owner, config, attach)
-            pid = start_exec(engine, entering, scope)
+            pid, record = start_exec(engine, entering, scope, detach=config.detach)
         note(engine, row, "exec_start", execID=exec_id)
-        return Exec(engine, container_id, exec_id, pid, direct=not config.tty)
+        return Exec(engine, exec_id, pid, record, direct=not config.tty)
 
 
 @contextmanager
@@ -118,7 +130,7 @@ def ending_is_conflict(engine: Services, row: ContainerRow) -> Iterator[None]:
     its namespaces, its cgroup, its directories go one after the other."""
     try:
         yield
-    except (KernelError, OSError, StartFailed) as error:
+    except (KernelError, OSError, StartFailed, ValueError) as error:  # of a spec half written
         if is_ending(engine, row.state):
             raise Conflict(f"Container {row.name} is not running") from error
         if isinstance(error, StartFailed) and error.exit_code != 127:
@@ -134,7 +146,7 @@ def read_spec(engine: Services, row: ContainerRow) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             spec: dict[str, Any] = json.load(file)
     except FileNotFoundError as error:
-        raise Conflict(f"Container {row.id} is not running") from error
+        raise Conflict(f"Container {row.name} is not running") from error
     return spec
 
 
@@ -192,16 +204,18 @@ def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str,
     return {"bounding": bounding, "effective": own, "permitted": own}
 
 
-def start_exec(engine: Services, entering: Entering, scope: ExitStack) -> int:
-    """Its pid, once it has been executed."""
+def start_exec(
+    engine: Services, entering: Entering, scope: ExitStack, *, detach: bool
+) -> tuple[int, ExecRecord | None]:
+    """Its pid, once it has been executed, and where its end will be on record."""
+    sweep_records(engine.exec_root, entering.owner_key)
+    if detach:
+        return enter(engine, entering, scope), None
+    record = ExecRecord(engine.exec_root, entering.owner_key, entering.key)
     try:
-        os.mkdir(entering.directory, 0o700)
-    except FileNotFoundError as error:
-        raise Conflict(f"Container {entering.owner_key} is not running") from error
-    try:
-        return enter(engine, entering, scope)
+        return enter(engine, replace(entering, directory=record.directory), scope), record
     except BaseException:  # nobody will wait for it
-        delete_bundle(engine.exec_root, f"{entering.owner_key}/{entering.key}")
+        record.remove()
         raise
 
 
@@ -221,7 +235,7 @@ def enter_request(
     return Entering(
         owner_key=container_id,
         key=exec_id,
-        directory=task_directory(engine.exec_root, f"{container_id}/{exec_id}"),
+        directory="",
         spec=spec,
         process=exec_process(engine, container_id, spec, owner, config),
         owner=owner,

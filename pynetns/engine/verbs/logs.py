@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...streams.logs import Wanted, choose, read_logs
 from ..record import ContainerRecord, log_path
+from ..recover import read_row
 
 if TYPE_CHECKING:
     from ..services import Services
@@ -24,17 +25,19 @@ def copy_logs(
     """(stream, bytes) of a container's log; `options` are those of streams.logs.choose.
 
     With `follow` until the container has ended, or whoever reads what we write to `reader_fd` has
-    gone. NotSupported, before anything is read, when its log driver keeps none.
+    gone. NotFound, and NotSupported when its log driver keeps none, before anything is read.
     """
+    row = read_row(engine, container_id)
     record = engine.record(container_id)
     wanted = choose(record.host_config.log_config.type, **options)
-    return _copy_logs(engine, record, wanted, follow, reader_fd)
+    return _copy_logs(engine, record, wanted, row.state.pid if follow else 0, reader_fd)
 
 
 def _copy_logs(
-    engine: Services, record: ContainerRecord, wanted: Wanted, follow: bool, reader_fd: int
+    engine: Services, record: ContainerRecord, wanted: Wanted, pid: int, reader_fd: int
 ) -> Iterator[tuple[str, bytes]]:
-    ended = engine.shim.waiter(record.id) if follow and _running(engine, record.id) else -1
+    """`pid` of the run that is followed, 0 for none."""
+    ended = engine.shim.waiter(record.id, pid=pid) if pid else -1
     try:
         yield from read_logs(
             log_path(engine.root, record),
@@ -46,8 +49,3 @@ def _copy_logs(
     finally:
         if ended >= 0:
             os.close(ended)
-
-
-def _running(engine: Services, container_id: str) -> bool:
-    row = engine.store.container(container_id)
-    return row is not None and row.state.running

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ...errors import Conflict, NotFound, clear_errors
+from ...errors import Conflict, clear_errors
 from ...trace import step
 from ..ending import settle_exit
-from ..lock import container_lock, remove_lock
+from ..ghosts import is_ghost, remove_ghost
+from ..lock import container_lock
+from ..recover import not_found, release_half_start, release_unowned
 from ..removal import kill_and_settle, remove_everything
 
 if TYPE_CHECKING:
@@ -23,8 +25,8 @@ def container_remove(engine: Services, container_id: str, *, force: bool = False
     with step("container_remove"), container_lock(engine.exec_root, container_id):
         row = engine.store.container(container_id)
         if row is None:
-            remove_lock(engine.exec_root, container_id)
-            raise NotFound(f"No such container: {container_id}")
+            release_unowned(engine, container_id)
+            raise not_found(container_id)
         row = settle_exit(engine, row)
         if row.state.running:
             if not force:
@@ -33,4 +35,9 @@ def container_remove(engine: Services, container_id: str, *, force: bool = False
                     "before attempting removal or force remove"
                 )
             row = kill_and_settle(engine, row)
+        else:
+            release_half_start(engine, container_id)
+        if is_ghost(engine, row):
+            remove_ghost(engine, row)
+            raise not_found(container_id)  # it never was one
         remove_everything(engine, row)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ...errors import (
-    Conflict,
     KernelError,
     PynetnsError,
     StartFailed,
@@ -23,22 +23,21 @@ from ...errors import (
     clear_errors,
 )
 from ...kernel import Pending
-from ...kernel.process import recorded
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
-from ...network.request import Networked, SandboxRequest, container_options
+from ...network.request import SandboxRequest, container_options
 from ...network.sandbox import Sandbox
 from ...runtime.creation import Creation, create
 from ...runtime.shim.log_options import encode_log_options
-from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, stdio_flags
+from ...runtime.task import Attach, Task, stdio_flags
 from ...trace import step
 from ...undo import Undo
-from ..container_spec import ContainerSpec, alive, create_spec
+from ..container_spec import ContainerSpec, create_spec
 from ..ending import end_task
+from ..joining import Joined, join_containers, networked, owners_running
 from ..lock import container_lock
-from ..lookup import get_container_id
 from ..record import ContainerRecord, container_directory, log_name
-from ..starting import Starting, check_startable, load_starting
+from ..starting import Starting, check_startable, claim_bundle, load_starting
 from .remove import container_remove
 
 if TYPE_CHECKING:
@@ -80,11 +79,15 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
     # descriptors first, so that an undo has some to work with even where they had run out
     with Undo() as undo, undo, ExitStack() as scope:
         namespace = begin_namespace(engine, container, scope)
+        directory = claim_bundle(engine, container.id, undo)
+        joined = join_containers(engine, container)
         rootfs = conditional_mount_on_start(engine, container, scope)
-        sandbox = initialize_networking(engine, container, namespace, scope, undo)
-        undo.push(engine.rootfs.release_shm, container.id)
-        spec = create_spec(engine, container, rootfs, sandbox)
-        task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
+        with owners_running(engine, joined):
+            sandbox = initialize_networking(engine, container, joined, namespace, scope, undo)
+            spec = create_spec(engine, container, rootfs, sandbox, joined, undo)
+            task = create_task(
+                engine, container, directory, rootfs, sandbox, spec, attach, scope, undo
+            )
         engine.network.join_sandbox(sandbox)
         pid = task.start()
         undo.push(end_task, engine, container.id)
@@ -115,6 +118,7 @@ def conditional_mount_on_start(engine: Services, container: Starting, scope: Exi
 def initialize_networking(
     engine: Services,
     container: Starting,
+    joined: Mapping[str, Joined],
     namespace: Pending | None,
     scope: ExitStack,
     undo: Undo,
@@ -128,7 +132,7 @@ def initialize_networking(
             options=container_options(record.config, record.host_config),
             directory=container_directory(engine.root, record.id),
             settings=container.network,
-            networked=get_networked_container(engine, container),
+            networked=networked(engine, joined),
             namespace=namespace,
         )
         sandbox = engine.network.initialize_networking(request, undo)
@@ -136,35 +140,10 @@ def initialize_networking(
         return sandbox
 
 
-def get_networked_container(engine: Services, container: Starting) -> Networked | None:
-    """The running container whose network is shared. moby getNetworkedContainer."""
-    mode = container.record.host_config.network_mode
-    if not mode.startswith("container:"):
-        return None
-    other_id = get_container_id(engine.store, mode.removeprefix("container:"))
-    if other_id == container.id:
-        raise Conflict("cannot join own network")
-    row = engine.store.container(other_id)
-    if row is None or not row.state.running or not alive(engine, row):
-        raise Conflict(f"cannot join network of a non running container: {other_id}")
-    record = engine.record(other_id)
-    directory = container_directory(engine.root, other_id)
-    mark_shared(engine.exec_root, other_id)
-    return Networked(
-        container_id=other_id,
-        process=recorded(row.state),
-        sandbox_key=row.network.sandbox_key,
-        hostname=record.hostname,
-        domainname=record.config.domainname,
-        hosts_path=f"{directory}/hosts",
-        resolv_conf_path=f"{directory}/resolv.conf",
-        hostname_path=f"{directory}/hostname",
-    )
-
-
 def create_task(
     engine: Services,
     container: Starting,
+    directory: str,
     rootfs: int,
     sandbox: Sandbox,
     spec: ContainerSpec,
@@ -172,14 +151,14 @@ def create_task(
     scope: ExitStack,
     undo: Undo,
 ) -> Task:
-    """Bundle, cgroup, plan, process: it prepares itself from here on, and waits for its start.
+    """Cgroup, plan, process, bundle: it prepares itself from here on, and waits for its start.
     containerd Create, seed 1.2.3."""
     with step("create_task"):
         config = container.record.config
         log, log_options = open_log(engine, container.record, scope)
         creation = Creation(
             key=container.id,
-            directory=prepare_bundle_dir(engine.exec_root, container.id, undo),
+            directory=directory,
             spec=spec.oci,
             rootfs=rootfs,
             cgroup_parent=spec.cgroup_parent,

@@ -48,15 +48,19 @@ class ShimClient(ShimConnections):
         arg: int = 0,
         value: int = 0,
         fds: Sequence[int] = (),
+        patience: float | None = None,
     ) -> Frame:
-        """One request and its answer; asked again when the shim is replaced meanwhile.
+        """One request and its answer; asked again when the shim is replaced meanwhile. `patience`:
+        seconds within which it has to come, else the usual.
 
         KernelError as the shim reports it (ESRCH: no such task), NoShim, Unavailable.
         """
         while True:
-            fd = self.take(start=False)
+            fd = self.take(start=False, patience=patience)
             try:
                 self.ask(fd, kind, key=key, flags=flags, arg=arg, value=value, fds=fds)
+                if patience is not None and not readable(fd, patience):
+                    raise self.unavailable("no answer")
                 answer = self._receive(fd)
             except KernelError as error:
                 os.close(fd)
@@ -184,10 +188,11 @@ class ShimClient(ShimConnections):
         except NoShim:
             raise error from None
 
-    def wait(self, key: str, timeout: float | None = None) -> Exit | None:
+    def wait(self, key: str, timeout: float | None = None, *, pid: int = 0) -> Exit | None:
         """How task `key` ends; None when it is not known here (then its record is written) or
-        there is no shim. TimeoutError after `timeout` seconds; Unavailable when the shim, asked now
-        and then, does not answer any more."""
+        there is no shim. `pid`: of the run that is meant, 0 for any; another one is not known.
+        TimeoutError after `timeout` seconds; Unavailable when the shim, asked now and then, does
+        not answer any more."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             try:
@@ -195,7 +200,7 @@ class ShimClient(ShimConnections):
             except NoShim:
                 return None
             try:
-                self.ask(fd, frame.WAIT, key=key)
+                self.ask(fd, frame.WAIT, key=key, value=pid)
                 answer = self._receive(fd, patiently=True, deadline=deadline)
             except NoShim:
                 os.close(fd)
@@ -222,16 +227,17 @@ class ShimClient(ShimConnections):
                 raise TimeoutError
             os.close(self.connect(start=False))
 
-    def waiter(self, key: str) -> int:
-        """A socket that becomes readable when task `key` has ended, is not known, or the shim has
-        been replaced (then ask again); the caller's. -1 when there is no shim."""
+    def waiter(self, key: str, *, pid: int = 0) -> int:
+        """A socket that becomes readable when task `key` (`pid` as in `wait`) has ended, is not
+        known, or the shim has been replaced (then ask again); the caller's. -1 when there is no
+        shim."""
         while True:
             try:
                 fd = self.connect(start=False)
             except NoShim:
                 return -1
             try:
-                self.ask(fd, frame.WAIT, key=key)
+                self.ask(fd, frame.WAIT, key=key, value=pid)
             except KernelError as error:
                 os.close(fd)
                 if error.errno in GONE:
@@ -242,16 +248,17 @@ class ShimClient(ShimConnections):
                 raise
             return fd
 
-    def tasks(self) -> dict[str, int]:
+    def tasks(self, patience: float | None = None) -> dict[str, int]:
         """Every living task's pid by key; empty when no shim runs.
 
-        Unavailable when one runs and does not answer: that is no reason to take a task for dead.
+        Unavailable when one runs and does not answer (within `patience` seconds where given): that
+        is no reason to take a task for dead.
         """
         found: dict[str, int] = {}
         at = 0
         while True:
             try:
-                page = self.request(frame.LIST, value=at)
+                page = self.request(frame.LIST, value=at, patience=patience)
             except NoShim:
                 return {}
             found.update(frame.parse_tasks(page.payload))
@@ -259,9 +266,10 @@ class ShimClient(ShimConnections):
             if at == 0:
                 return found
 
-    def signal(self, key: str, signal: int) -> bool:
-        """Send a signal to the task's process; False when there is no such task any more."""
-        return self._tell(frame.SIGNAL, key, signal)
+    def signal(self, key: str, signal: int, *, pid: int = 0) -> bool:
+        """Send a signal to the task's process (`pid` as in `wait`); False when there is no such
+        task any more."""
+        return self._tell(frame.SIGNAL, key, signal, pid=pid)
 
     def resize(self, key: str, rows: int, columns: int) -> bool:
         """Set the size of the task's terminal, in characters."""
@@ -280,9 +288,18 @@ class ShimClient(ShimConnections):
         """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""
         return self._tell(frame.ATTACH, key, 0, flags, fds)
 
-    def _tell(self, kind: int, key: str, arg: int, flags: int = 0, fds: Sequence[int] = ()) -> bool:
+    def _tell(
+        self,
+        kind: int,
+        key: str,
+        arg: int,
+        flags: int = 0,
+        fds: Sequence[int] = (),
+        *,
+        pid: int = 0,
+    ) -> bool:
         try:
-            self.request(kind, key=key, arg=arg, flags=flags, fds=fds)
+            self.request(kind, key=key, arg=arg, flags=flags, value=pid, fds=fds)
         except NoShim:
             return False
         except KernelError as error:

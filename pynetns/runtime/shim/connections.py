@@ -77,7 +77,7 @@ class ShimConnections:
             "the shim is killed (SIGKILL), the keeper starts another that takes over"
         )
 
-    def _socket(self, directory: str = "") -> int:
+    def _socket(self, directory: str = "", patience: float | None = None) -> int:
         """A connected socket, to the shim that listens in the exec root, or else in `directory`. The
         path is short whatever the exec root's length.
 
@@ -85,13 +85,13 @@ class ShimConnections:
         that cannot be told.
         """
         try:
-            return self._greeted_socket(directory or self.exec_root)
+            return self._greeted_socket(directory or self.exec_root, patience)
         except OSError as error:
             raise Unavailable(
                 f"the shim of {self.exec_root} cannot be reached: {error.strerror}{remedy_of(error.errno)}"
             ) from error
 
-    def _greeted_socket(self, directory: str) -> int:
+    def _greeted_socket(self, directory: str, patience: float | None) -> int:
         with ExitStack() as scope:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             scope.callback(sock.close)
@@ -108,12 +108,14 @@ class ShimConnections:
                 if error.errno in TIMED_OUT:
                     raise self.unavailable("it accepts no connection") from error
                 raise
-            self._greet(sock.fileno())
+            self._greet(sock.fileno(), patience)
             return sock.detach()
 
-    def _greet(self, fd: int) -> None:
+    def _greet(self, fd: int, patience: float | None) -> None:
         try:
             frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
+            if patience is not None and not readable(fd, patience):
+                raise self.unavailable("no greeting")
             hello = frame.receive(fd)
         except KernelError as error:
             if error.errno in TIMED_OUT:
@@ -129,11 +131,12 @@ class ShimConnections:
                 "stop its containers first"
             )
 
-    def connect(self, *, start: bool = True) -> int:
+    def connect(self, *, start: bool = True, patience: float | None = None) -> int:
         """A new connection, the caller's to close. NoShim when `start` is false and none runs;
-        Unavailable when one runs and does not answer, or none can be started."""
+        Unavailable when one runs and does not answer, or none can be started. `patience`: seconds
+        in which it has to greet, else the usual."""
         try:
-            return self._connect_again()
+            return self._connect_again(patience)
         except NoShim:
             pids = self._shim_pids() if self._shim_pids is not None else ()
             if not start and not pids:
@@ -187,11 +190,11 @@ class ShimConnections:
         if answer.kind == frame.ERROR:
             raise frame.parse_error(answer.payload)
 
-    def _connect_again(self) -> int:
+    def _connect_again(self, patience: float | None = None) -> int:
         """A shim that was killed while it greeted us has a successor on the same socket."""
         for _ in range(20):
             try:
-                return self._socket()
+                return self._socket(patience=patience)
             except NoShim as error:
                 if not isinstance(error.__cause__, KernelError):
                     raise
@@ -251,8 +254,8 @@ class ShimConnections:
             for fd in high:
                 os.close(fd)
 
-    def take(self, start: bool) -> int:
-        """An idle connection, or a new one; `connect`'s exceptions."""
+    def take(self, start: bool, patience: float | None = None) -> int:
+        """An idle connection, or a new one; `connect`'s exceptions. `patience`: as `connect`'s."""
         with self._lock:
             if self._pid != os.getpid():  # forked: these are the parent's
                 for fd in self._idle:
@@ -263,7 +266,7 @@ class ShimConnections:
                 if not readable(fd, 0):
                     return fd
                 os.close(fd)  # nobody asked anything: this is its end
-        return self.connect(start=start)
+        return self.connect(start=start, patience=patience)
 
     def ask(self, fd: int, kind: int, **fields: Any) -> None:
         """Send a request (`frame.send`'s fields), to which `answers` tells the answer."""

@@ -39,19 +39,20 @@ class Shim(Protocol):
         """Wait until its program has been executed; the frame's `value` is its pid."""
         ...
 
-    def wait(self, key: str, timeout: float | None = None) -> Exit | None:
-        """How a task ends; None when it is not known here. TimeoutError after `timeout` seconds."""
+    def wait(self, key: str, timeout: float | None = None, *, pid: int = 0) -> Exit | None:
+        """How a task ends; None when it is not known here. `pid`, here as below: only the run of that
+        process. TimeoutError after `timeout` seconds."""
         ...
 
-    def waiter(self, key: str) -> int:
+    def waiter(self, key: str, *, pid: int = 0) -> int:
         """A descriptor that becomes readable when a task has ended, the caller's; -1 without a shim."""
         ...
 
-    def tasks(self) -> dict[str, int]:
-        """Every living task's pid by key."""
+    def tasks(self, patience: float | None = None) -> dict[str, int]:
+        """Every living task's pid by key; `patience`: seconds within which a shim has to greet."""
         ...
 
-    def signal(self, key: str, signal: int) -> bool:
+    def signal(self, key: str, signal: int, *, pid: int = 0) -> bool:
         """Signal a task's process; False when there is none."""
         ...
 
