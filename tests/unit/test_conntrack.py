@@ -1,4 +1,4 @@
-"""network/conntrack.py: which flows a change of published ports makes the kernel forget; that it does is
+"""network/flows.py, kernel/conntrack.py: which flows a change of published ports makes the kernel forget; that it does is
 in tests/kernel/test_nftables.py."""
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ import socket
 from collections.abc import Callable
 
 import pytest
-from pynetns.network.conntrack import Flow, forget_misled, forget_withdrawn, list_flows
 
 from pynetns.errors import KernelError
-from pynetns.network import conntrack
+from pynetns.kernel import conntrack
+from pynetns.kernel.conntrack import Flow, conntrack_dump
+from pynetns.kernel.interfaces import Address
+from pynetns.network.flows import forget_misled, forget_withdrawn
 from pynetns.network.published import PublishedPort
+from pynetns.testing import FakeKernel
 
 HOST, OTHER_HOST, ELSEWHERE = "192.0.2.1", "192.0.2.2", "198.51.100.7"
 CONTAINER, BEFORE = ("10.0.0.2", 53), ("10.0.0.9", 53)
@@ -29,17 +32,16 @@ def udp(host_ip: str = "0.0.0.0", port: int = 5353, proto: str = "udp") -> Publi
 
 
 @pytest.fixture
-def forgotten(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+def forgotten() -> Callable[..., list[Flow]]:
     """What is forgotten of given flows when `change` happens to `ports`."""
 
     def run(change: Callable[..., None], ports: list[PublishedPort], *flows: Flow) -> list[Flow]:
-        deleted: list[Flow] = []
-        monkeypatch.setattr(conntrack, "list_flows", lambda ports: list(flows))
-        monkeypatch.setattr(conntrack, "delete_flow", deleted.append)
+        kernel = FakeKernel()
+        kernel.flows = list(flows)
         local = [socket.inet_aton(address) for address in (HOST, OTHER_HOST)]
-        monkeypatch.setattr(conntrack, "local_addresses", lambda: iter(local))
-        change(ports)
-        return deleted
+        kernel.addresses += [Address(2, address, address, 24) for address in local]
+        change(kernel, ports)
+        return [flow for flow in flows if flow not in kernel.flows]
 
     return run
 
@@ -71,10 +73,11 @@ def test_each_of_several_ports(forgotten):
     assert forgotten(forget_misled, [udp(port=1), udp(port=3)], *flows) == [flows[0], flows[2]]
 
 
-def test_without_udp_nothing_is_asked(monkeypatch):
-    monkeypatch.setattr(conntrack, "list_flows", lambda ports: pytest.fail("it is asked"))
-    forget_misled([udp(proto="tcp")])
-    forget_withdrawn([])
+def test_without_udp_nothing_is_asked():
+    kernel = FakeKernel()
+    forget_misled(kernel, [udp(proto="tcp")])
+    forget_withdrawn(kernel, [])
+    assert kernel.calls == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM])
@@ -85,6 +88,6 @@ def test_a_kernel_without_connection_tracking_has_no_flows(monkeypatch, code):
     monkeypatch.setattr(conntrack.netlink, "dump", dump)
     if code == errno.EPERM:
         with pytest.raises(KernelError):
-            list_flows([53])
+            conntrack_dump([53])
     else:
-        assert list_flows([53]) == []
+        assert conntrack_dump([53]) == []

@@ -17,6 +17,7 @@ from pathlib import Path
 from pynetns.engine.record import ContainerRecord, write_host_config, write_record
 from pynetns.model.config import Config, HostConfig
 from pynetns.model.state import State
+from pynetns.kernel import LinuxKernel
 from pynetns.storage.images import ImageStore
 from pynetns.store import Store
 root = sys.argv[1]
@@ -28,7 +29,7 @@ os.mkdir(f"{root}/containers/c1")
 os.mkdir(f"{root}/files")
 Path(f"{root}/files/a").write_text("a")
 Path(f"{root}/files/b").write_text("b")
-images = ImageStore(store, root, f"{root}/exec")
+images = ImageStore(store, LinuxKernel(), root, f"{root}/exec")
 store.add_container("c0", "old", "", State())
 store.add_image("i0", "old", "", ("l",), {}, 1)
 store.add_image("i1", "other", "", ("l",), {}, 1)

@@ -242,12 +242,12 @@ def test_running_and_unsettled(store: Store) -> None:
         store.set_summary(id, Summary())
     store.add_container("e", "being-made", "", State())
     store.set_state("a", State(status="running", pid=7, start_ticks=8, boot_id="boot"))
-    store.set_state("b", State(status="paused", pid=9, start_ticks=8, boot_id="boot"))
+    store.set_state("b", State(status="running", pid=9, start_ticks=8, boot_id="boot"))
     store.set_state("c", State(status="removing"))
     assert store.running() == [("a", 7, 8, "boot"), ("b", 9, 8, "boot")]
     assert [row.id for row in store.containers(running=True)] == ["a", "b"]
     assert [row.id for row in store.unsettled()] == ["c", "e"]
-    assert store.count_by_status() == {"created": 2, "running": 1, "paused": 1, "removing": 1}
+    assert store.count_by_status() == {"created": 2, "running": 2, "removing": 1}
     store.set_state("a", State(status="exited", started_before=True))
     assert [row.id for row in store.running()] == ["b"]
 
