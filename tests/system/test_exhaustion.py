@@ -35,7 +35,7 @@ def test_not_root(place):
         "import os, sys\n"
         "os.setgroups([]); os.setgid(65534)\n"
         "from pynetns.cli.main import main\n"
-        "import pynetns.engine.services\n"
+        "import pynetns.client.engine\n"
         "os.setuid(65534)\n"
         f"sys.exit(main(['--root', {place.root!r}, 'ps']))\n"
     )

@@ -7,9 +7,11 @@ it, and the second one acts there.
 from __future__ import annotations
 
 import io
+import sys
 import tarfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -53,6 +55,28 @@ def at(
         return result
 
     monkeypatch.setattr(module, name, wrapper)
+
+
+hooked: list[bool] = []
+_opened: list[list[str]] = []  # by whoever listens now; an audit hook cannot be removed
+
+
+def _hook(event: str, args: tuple[Any, ...]) -> None:
+    if event == "open" and _opened:
+        _opened[-1].append(str(args[0]))
+
+
+@contextmanager
+def opened() -> Iterator[list[str]]:
+    """The files that this process opens meanwhile."""
+    if not hooked:
+        hooked.append(True)
+        sys.addaudithook(_hook)
+    _opened.append([])
+    try:
+        yield _opened[-1]
+    finally:
+        _opened.pop()
 
 
 READERS: dict[str, Callable[[Container], object]] = {
@@ -131,16 +155,23 @@ def test_lists_in_the_middle_of_a_removal(place: Place, monkeypatch: pytest.Monk
     assert seen == [("/other", "Created"), ("/web", "Removal In Progress")]
 
 
-def test_lists_do_not_look_at_files(place: Place) -> None:
-    """Nothing of a list is read again for each container."""
+def test_lists_look_at_no_files_and_ask_once(place: Place) -> None:
+    """However many containers there are: no file of theirs is opened, and no statement is added."""
     engine = place.engine()
-    for n in range(3):
-        engine.containers.create("host", ["echo", str(n)], name=f"c{n}", labels={"n": str(n)})
     other = place.engine()
-    other._records.clear()
-    listed = [list_json(c.row) for c in other.containers.list(all=True, filters={"label": "n"})]
-    assert {row["Command"] for row in listed} == {"echo 0", "echo 1", "echo 2"}
-    assert other._records == {}
+    asked: dict[int, int] = {}
+    for n in range(6):
+        engine.containers.create("host", ["echo", str(n)], name=f"c{n}", labels={"n": str(n)})
+        with opened() as files:
+            statements: list[str] = []
+            other.store._link().db.set_trace_callback(statements.append)
+            found = other.containers.list(all=True, filters={"label": "n"})
+            shown = {list_json(container.row)["Command"] for container in found}
+            other.store._link().db.set_trace_callback(None)
+        assert shown == {f"echo {k}" for k in range(n + 1)}
+        assert [file for file in files if f"{other.root}/containers" in file] == []
+        asked[n] = len(statements)
+    assert len(set(asked.values())) == 1, asked
 
 
 def test_prune_beside_another_one(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,9 +15,9 @@ PROLOGUE = """
 import os, sys
 from pathlib import Path
 from pynetns.engine.record import ContainerRecord, write_host_config, write_record
+from pynetns.kernel import LinuxKernel
 from pynetns.model.config import Config, HostConfig
 from pynetns.model.state import State
-from pynetns.kernel import LinuxKernel
 from pynetns.storage.images import ImageStore
 from pynetns.store import Store
 root = sys.argv[1]

@@ -40,9 +40,9 @@ class Crowd:
         self.store = Store(f"{root}/pynetns.db")
         self.engine: Any = SimpleNamespace(
             root=self.root,
+            kernel=LinuxKernel(),
             exec_root=f"{root}/exec",
             store=self.store,
-            kernel=LinuxKernel(),
             record=lambda id: read_record(self.root, id),
         )
 
@@ -102,12 +102,12 @@ def exited(code: int) -> State:
 def test_newest_first_and_only_those_that_run_unless_asked(crowd: Crowd) -> None:
     crowd.add("old")
     crowd.add("live", state=running())
-    crowd.add("other", state=running())
+    crowd.add("later", state=running())
     crowd.add("ended", state=exited(0))
-    assert crowd.names(all=False) == ["other", "live"]
-    assert crowd.names() == ["ended", "other", "live", "old"]
+    assert crowd.names(all=False) == ["later", "live"]
+    assert crowd.names() == ["ended", "later", "live", "old"]
     assert crowd.names(limit=1) == ["ended"]
-    assert crowd.names(limit=1, status=["created", "running"]) == ["other"]
+    assert crowd.names(limit=1, status=["created", "running"]) == ["later"]
 
 
 def test_being_created_or_removed_is_not_shown(crowd: Crowd) -> None:
@@ -155,7 +155,7 @@ def test_by_status_whether_running_or_not(crowd: Crowd) -> None:
         assert crowd.names(all=all, status="created") == ["new"]
         assert crowd.names(all=all, status="running") == ["live"]
         assert crowd.names(all=all, status=["exited", "dead"]) == ["dead", "ended"]
-        assert crowd.names(all=all, status="paused") == []
+        assert crowd.names(all=all, status="removing") == []
 
 
 def test_by_exit_code(crowd: Crowd) -> None:

@@ -122,9 +122,13 @@ def list_ports(row: ContainerRow) -> list[dict[str, Any]]:
     return ports
 
 
+_PARTS = ((0, 4), (5, 7), (8, 10), (11, 13), (14, 16), (17, 19))  # year to second
+
+
 def unix_seconds(rfc3339: str) -> int:
-    """An RFC 3339 UTC time as seconds since the epoch."""
-    return calendar.timegm(time.strptime(rfc3339[:19], "%Y-%m-%dT%H:%M:%S"))
+    """An RFC 3339 UTC time as seconds since the epoch. Not by strptime, which takes longer than all
+    else that a list does for a container."""
+    return calendar.timegm(tuple(int(rfc3339[start:end]) for start, end in _PARTS))
 
 
 # Each unit up to as many seconds, as go-units has them: "47 hours", never "1 day".

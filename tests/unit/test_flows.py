@@ -1,4 +1,4 @@
-"""network/flows.py, kernel/conntrack.py: which flows a change of published ports makes the kernel forget; that it does is
+"""network/flows.py: which flows a change of published ports makes the kernel forget; that it does is
 in tests/kernel/test_nftables.py."""
 
 from __future__ import annotations
@@ -6,16 +6,15 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from pynetns.errors import KernelError
 from pynetns.kernel import conntrack
-from pynetns.kernel.conntrack import Flow, conntrack_dump
-from pynetns.kernel.interfaces import Address
+from pynetns.kernel.conntrack import Flow
 from pynetns.network.flows import forget_misled, forget_withdrawn
 from pynetns.network.published import PublishedPort
-from pynetns.testing import FakeKernel
 
 HOST, OTHER_HOST, ELSEWHERE = "192.0.2.1", "192.0.2.2", "198.51.100.7"
 CONTAINER, BEFORE = ("10.0.0.2", 53), ("10.0.0.9", 53)
@@ -31,53 +30,60 @@ def udp(host_ip: str = "0.0.0.0", port: int = 5353, proto: str = "udp") -> Publi
     return PublishedPort(proto, host_ip, port, *CONTAINER)
 
 
-@pytest.fixture
-def forgotten() -> Callable[..., list[Flow]]:
+class Flows:
+    """A kernel that tracks given flows, on a machine with two addresses."""
+
+    def __init__(self, *flows: Flow) -> None:
+        self.flows, self.deleted = list(flows), []
+
+    def conntrack_dump(self, ports: list[int]) -> list[Flow]:
+        assert ports, "nothing is to be looked for"
+        return self.flows
+
+    def conntrack_delete(self, flow: Flow) -> None:
+        self.deleted.append(flow)
+
+    def addresses_dump(self) -> list[SimpleNamespace]:
+        return [SimpleNamespace(local=socket.inet_aton(address)) for address in (HOST, OTHER_HOST)]
+
+
+def forgotten(change: Callable[..., None], ports: list[PublishedPort], *flows: Flow) -> list[Flow]:
     """What is forgotten of given flows when `change` happens to `ports`."""
-
-    def run(change: Callable[..., None], ports: list[PublishedPort], *flows: Flow) -> list[Flow]:
-        kernel = FakeKernel()
-        kernel.flows = list(flows)
-        local = [socket.inet_aton(address) for address in (HOST, OTHER_HOST)]
-        kernel.addresses += [Address(2, address, address, 24) for address in local]
-        change(kernel, ports)
-        return [flow for flow in flows if flow not in kernel.flows]
-
-    return run
+    kernel = Flows(*flows)
+    change(kernel, ports)
+    return kernel.deleted
 
 
-def test_published_a_flow_that_leads_elsewhere_goes_and_one_that_leads_there_stays(forgotten):
+def test_published_a_flow_that_leads_elsewhere_goes_and_one_that_leads_there_stays():
     stale, right = flow(HOST, 5353, BEFORE), flow(HOST, 5353, CONTAINER)
     other = flow(HOST, 5353, (CONTAINER[0], 54))
     assert forgotten(forget_misled, [udp()], stale, right, other) == [stale, other]
 
 
-def test_withdrawn_a_flow_that_leads_there_goes_and_one_that_leads_elsewhere_stays(forgotten):
+def test_withdrawn_a_flow_that_leads_there_goes_and_one_that_leads_elsewhere_stays():
     stale, other = flow(HOST, 5353, CONTAINER), flow(HOST, 5353, BEFORE)
     assert forgotten(forget_withdrawn, [udp()], stale, other) == [stale]
 
 
-def test_what_only_passes_through_or_goes_to_another_port_stays(forgotten):
+def test_what_only_passes_through_or_goes_to_another_port_stays():
     loopback = flow("127.0.0.5", 5353, BEFORE)
     flows = [flow(ELSEWHERE, 5353, BEFORE), flow(HOST, 53, BEFORE), loopback]
     assert forgotten(forget_misled, [udp()], *flows) == [loopback]
 
 
-def test_only_of_the_address_that_it_is_published_on(forgotten):
+def test_only_of_the_address_that_it_is_published_on():
     flows = [flow(address, 5353, BEFORE) for address in (HOST, OTHER_HOST)]
     assert forgotten(forget_misled, [udp(OTHER_HOST)], *flows) == [flows[1]]
 
 
-def test_each_of_several_ports(forgotten):
+def test_each_of_several_ports():
     flows = [flow(HOST, port, BEFORE) for port in (1, 2, 3)]
     assert forgotten(forget_misled, [udp(port=1), udp(port=3)], *flows) == [flows[0], flows[2]]
 
 
 def test_without_udp_nothing_is_asked():
-    kernel = FakeKernel()
-    forget_misled(kernel, [udp(proto="tcp")])
-    forget_withdrawn(kernel, [])
-    assert kernel.calls == []
+    assert forgotten(forget_misled, [udp(proto="tcp")]) == []
+    assert forgotten(forget_withdrawn, []) == []
 
 
 @pytest.mark.parametrize("code", [errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL, errno.EPERM])
@@ -88,6 +94,6 @@ def test_a_kernel_without_connection_tracking_has_no_flows(monkeypatch, code):
     monkeypatch.setattr(conntrack.netlink, "dump", dump)
     if code == errno.EPERM:
         with pytest.raises(KernelError):
-            conntrack_dump([53])
+            conntrack.conntrack_dump([53])
     else:
-        assert conntrack_dump([53]) == []
+        assert conntrack.conntrack_dump([53]) == []
