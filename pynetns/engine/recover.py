@@ -135,27 +135,28 @@ def needs_recovery(engine: Services, row: ContainerRow) -> bool:
 # ---- all of them ----
 
 
-def restore(engine: Services) -> None:
-    """Recover every container that may need it; none keeps the others, or the engine, from use."""
+def restore(engine: Services) -> dict[str, ContainerRow]:
+    """Recover every container that may need it; none keeps the others, or the engine, from use. Their
+    rows, by id: on a full disk they tell of ends that could not be recorded."""
     try:
         found = suspects(engine)
     except Exception as error:
         log.error("containers are left as they are known : %s", error)
-        return
-    for container_id in found:
-        attempt(engine, container_id)
+        return {}
+    rows = (attempt(engine, container_id) for container_id in found)
+    return {row.id: row for row in rows if row is not None}
 
 
-def attempt(engine: Services, container_id: str) -> None:
-    """Recover one, unless somebody is at work on it. What prevents it is logged."""
+def attempt(engine: Services, container_id: str) -> ContainerRow | None:
+    """Recover one, unless somebody is at work on it; its row then. What prevents it is logged."""
     try:
         with try_container_lock(engine.exec_root, container_id) as held:
-            if held:
-                recover(engine, container_id)
+            return recover(engine, container_id) if held else None
     except NotFound:
         pass
     except Exception as error:
         _tell(container_id[:12], error)
+    return None
 
 
 def _tell(name: str, error: Exception) -> None:
