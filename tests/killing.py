@@ -137,8 +137,15 @@ def assert_true_and_whole(engine: pynetns.Engine) -> None:
             continue  # it may end, and go, at any moment
         container.logs()
         if container.id in running and accepts_execs(container):
-            records = os.scandir(f"{engine.exec_root}/tasks/{container.id}")
-            assert [entry.name for entry in records if entry.is_dir()] == []
+            for exec_id in exec_records(engine, container):
+                engine.shim.wait(exec_id)  # of the victim's, which was still at work
+            container.exec_run(["true"])
+            assert exec_records(engine, container) == []
+
+
+def exec_records(engine: pynetns.Engine, container: Container) -> list[str]:
+    entries = os.scandir(f"{engine.exec_root}/tasks/{container.id}")
+    return [entry.name for entry in entries if entry.is_dir()]
 
 
 def accepts_execs(container: Container) -> bool:

@@ -331,10 +331,11 @@ class ContainerCollection:
         name, id, status, label, ancestor, exited. InvalidParameter."""
         passes = compile_filters(filters or {})
         every = all or "status" in (filters or {})
-        restore(self._engine)
+        settled = restore(self._engine)
         rows = [
             row
-            for row in self._rows(running=not every)
+            for known in self._rows(running=not every)
+            for row in (settled.get(known.id, known),)
             if (row.summary is not None or row.state.started_before)  # else it is being created
             and (every or row.state.running)
             and passes(row)

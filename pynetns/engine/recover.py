@@ -142,31 +142,34 @@ def needs_recovery(engine: Services, row: ContainerRow) -> bool:
 # ---- all of them ----
 
 
-def restore(engine: Services) -> None:
-    """Recover every container that may need it; none keeps the others, or the engine, from use."""
+def restore(engine: Services) -> dict[str, ContainerRow]:
+    """Recover every container that may need it; none keeps the others, or the engine, from use. Their
+    rows, by id: on a full disk they tell of ends that could not be recorded."""
     try:
         running = {row.id: row for row in engine.store.running()}
         bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
         found = suspects(engine, running, bundles)
     except Exception as error:
         log.error("containers are left as they are known : %s", error)
-        return
+        return {}
     for container_id in running.keys() - bundles:
         attempt(engine, container_id, adopt)
-    for container_id in found:
-        attempt(engine, container_id, recover)
+    rows = (attempt(engine, container_id, recover) for container_id in found)
+    return {row.id: row for row in rows if row is not None}
 
 
-def attempt(engine: Services, container_id: str, repair: Callable[[Services, str], object]) -> None:
-    """Repair one, unless somebody is at work on it. What prevents it is logged."""
+def attempt(
+    engine: Services, container_id: str, repair: Callable[[Services, str], ContainerRow | None]
+) -> ContainerRow | None:
+    """Repair one, unless somebody is at work on it; its row then. What prevents it is logged."""
     try:
         with try_container_lock(engine.exec_root, container_id) as held:
-            if held:
-                repair(engine, container_id)
+            return repair(engine, container_id) if held else None
     except NotFound:
         pass
     except Exception as error:
         _tell(container_id[:12], error)
+    return None
 
 
 def _tell(name: str, error: Exception) -> None:

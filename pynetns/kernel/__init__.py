@@ -73,6 +73,7 @@ class LinuxKernel:
     process_is_ending = staticmethod(process.ProcessIdentity.is_ending)
     process_open = staticmethod(process.ProcessIdentity.open)
     process_namespace = staticmethod(process.process_namespace)
+    proc_shows = staticmethod(process.proc_shows)
     process_root = staticmethod(process.process_root)
     pidfd_send_signal = staticmethod(pidfd.send_signal)
     pidfd_exit_code = staticmethod(pidfd.exit_code)
