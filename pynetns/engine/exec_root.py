@@ -9,17 +9,16 @@ so does the end of the last container once the first exec root is gone.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Unavailable
 from ..files import set_mode
 from ..kernel.process import boot_id, process_lives
+from ..locks import take_directory
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -54,7 +53,7 @@ def claim_exec_root(store: Store, kernel: Kernel, root: str, exec_root: str) -> 
         exec_root, boot_id(), owner.token
     ):
         return
-    with _locked(root), _locked(exec_root):
+    with take_directory(root), take_directory(exec_root):
         owner = read_owner(exec_root)
         if owner is not None and owner.engine_id != store.engine_id:
             check_owner(exec_root, owner, root)
@@ -138,15 +137,3 @@ def _entries(directory: str) -> list[str]:
 
 def _read_only(directory: str) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
-
-
-@contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """Alone with a directory. The one below a mount point, for whoever came before the mount."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child has a copy
-        os.close(fd)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import StateDamaged, System, Unavailable
+from ..forks import Descriptors
 from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
 from ..model.log_config import resolve
 
@@ -165,14 +166,13 @@ def write_atomically(path: str, text: str) -> None:
     """Write beside, fsync, rename over. Unavailable when the disk is full."""
     temporary = f"{path}.tmp"
     try:
-        fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+        with Descriptors() as fds:
+            fds.append(fd := os.open(temporary, flags, 0o600))
             data = text.encode()
             while data:
                 data = data[os.write(fd, data) :]
             os.fsync(fd)
-        finally:
-            os.close(fd)
         os.rename(temporary, path)
     except OSError as error:
         if os.path.exists(temporary):
@@ -187,8 +187,6 @@ def _disk_error(path: str, error: OSError) -> Exception:
 
 
 def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        fds.append(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.fsync(fds[0])

@@ -21,6 +21,9 @@ class FakePending:
     def __init__(self, kernel: FakeKernel) -> None:
         self._kernel: FakeKernel | None = kernel
 
+    def wait(self) -> None:
+        pass
+
     def finish(self) -> tuple[int, int]:
         assert self._kernel is not None
         kernel, self._kernel = self._kernel, None

@@ -7,15 +7,13 @@ them do the work. moby initBridgeDriver.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import secrets
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from functools import partial
 
 from ..errors import Conflict
 from ..kernel import Kernel
+from ..locks import ThreadLock, take
 from ..model.network import DEFAULT_NETWORK
 from ..store import NetworkRow, Store
 from ..trace import step
@@ -39,7 +37,7 @@ class DefaultNetwork:
         self._bridge = name
         self._bip = bip
         self._mtu = mtu
-        self._thread_lock = threading.Lock()
+        self._thread_lock = ThreadLock()
         self._network: Network | None = None
 
     def get(self) -> Network:
@@ -53,12 +51,14 @@ class DefaultNetwork:
 
     def ensure(self, seen: Network | None) -> Network:
         """Make bridge and rules exist, unless another thread did since the caller has `seen` it."""
-        with self._thread_lock:
-            network = self._network
-            if network is None or network is seen:
-                with step("setup_bridge"), locked(self._lock_path):
-                    network = self._network = self._set_up(self._row())
-            return network
+        return self._thread_lock.alone(partial(self._ensure, seen))
+
+    def _ensure(self, seen: Network | None) -> Network:
+        network = self._network
+        if network is None or network is seen:
+            with step("setup_bridge"), take(self._lock_path):
+                network = self._network = self._set_up(self._row())
+        return network
 
     def gateway(self) -> str:
         """The host's address on the network."""
@@ -70,7 +70,10 @@ class DefaultNetwork:
 
     def remove(self) -> list[str]:
         """Remove rules, bridge and row; what was removed. Conflict while a container is on it."""
-        with self._thread_lock, locked(self._lock_path):
+        return self._thread_lock.alone(self._remove)
+
+    def _remove(self) -> list[str]:
+        with take(self._lock_path):
             row = self.row()
             if row is None:
                 return []
@@ -152,14 +155,3 @@ def delete_links(kernel: Kernel, names: list[str]) -> None:
                 kernel.link_delete(nl, name)
         finally:
             os.close(nl)
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Alone among the processes that share an exec root; given back even by a killed one."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import Conflict, InvalidParameter, System, Unavailable
+from ..forks import alone
+from ..locks import ThreadLock
 from ..model.config import Config, HostConfig
 from ..model.ports import parse_host_port, parse_port
 from ..store import PortRow, Store
@@ -74,7 +75,7 @@ class PortAllocator:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._lock = threading.Lock()
+        self._lock = ThreadLock()
         self._last: dict[str, int] = {}
 
     def reserve(
@@ -111,22 +112,25 @@ class PortAllocator:
 
     def _any_free(self, request: PortRequest, held: list[int]) -> Reserved:
         """Serially from the last one on, so that a port just given back is not reused at once."""
-        with self._lock:
-            last = self._last.get(request.proto)
-            if last is None:
-                last = self._store.highest_port(request.proto, FIRST_FREE, LAST_FREE)
-            size = LAST_FREE - FIRST_FREE + 1
-            for step in range(1, size + 1):
-                port = FIRST_FREE + (last - FIRST_FREE + step) % size
-                fd = bind(request, port, held)
-                if fd >= 0:
-                    self._last[request.proto] = port
-                    return Reserved(
-                        request.proto, request.container_port, request.host_ip, port, fd
-                    )
+        found = self._lock.alone(lambda: self._next_free(request, held))
+        if found is not None:
+            return found
         raise Unavailable(
             f"no free port from {FIRST_FREE} to {LAST_FREE} on {request.host_ip}: remove containers"
         )
+
+    def _next_free(self, request: PortRequest, held: list[int]) -> Reserved | None:
+        last = self._last.get(request.proto)
+        if last is None:
+            last = self._store.highest_port(request.proto, FIRST_FREE, LAST_FREE)
+        size = LAST_FREE - FIRST_FREE + 1
+        for step in range(1, size + 1):
+            port = FIRST_FREE + (last - FIRST_FREE + step) % size
+            fd = bind(request, port, held)
+            if fd >= 0:
+                self._last[request.proto] = port
+                return Reserved(request.proto, request.container_port, request.host_ip, port, fd)
+        return None
 
     def _taken(self, request: PortRequest) -> Conflict:
         where = f"{request.host_ip}:{request.first}/{request.proto}"
@@ -138,7 +142,12 @@ class PortAllocator:
 
 def bind(request: PortRequest, port: int, held: list[int]) -> int:
     """A socket bound to the port, in `held` too; -1 when it is taken. Without SO_REUSEADDR, so that
-    a bound socket conflicts with every other, on the wildcard address too."""
+    a bound socket conflicts with every other, on the wildcard address too. No child that is forked
+    meanwhile has a copy, if `held` is noted (forks.py)."""
+    return alone(lambda: _bind(request, port, held))
+
+
+def _bind(request: PortRequest, port: int, held: list[int]) -> int:
     with socket.socket(socket.AF_INET, _TYPES[request.proto] | socket.SOCK_CLOEXEC) as sock:
         try:
             sock.bind((request.host_ip, port))

@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
+from ..forks import Descriptors
 from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
 from .shim.client import Exit, ShimClient
+from .shim.connections import Connection
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
@@ -71,8 +74,8 @@ class Task:
     What a task was given stays the caller's. `log_dir_fd` is the directory of its log, -1 for none,
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
-    survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
-    it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
+    survivors), -1 for none. `go` holds the pipe that the plan waits for, its write end last,
+    and nothing where it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
     """
 
     shim: ShimClient
@@ -84,17 +87,20 @@ class Task:
     cgroup_fd: int = -1
     hold_fds: Sequence[int] = ()
     attach: Attach = field(default_factory=Attach)
-    go_fd: int = -1
+    go: Descriptors = field(default_factory=Descriptors)
     pid: int = 0
     plan: Plan | None = None
-    _pending: int = -1
+    _begun: bool = False
+    _pending: Connection | None = None
 
     def create(self, plan: Plan) -> None:
         """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
         self.plan = plan
-        record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        own = Descriptors()
         try:
-            flags, fds = self._descriptors(record)
+            own.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+            flags, fds = self._descriptors(own[0])
+            self._begun = True
             self._pending = self.shim.begin_spawn(
                 self.key,
                 (self.log_options if self.log_dir_fd >= 0 else b"") + plan.encode(),
@@ -106,17 +112,20 @@ class Task:
         except KernelError as error:
             raise start_error(error, self.plan) from error
         finally:
-            os.close(record)
+            own.close()
 
     def start(self) -> int:
         """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
         with step("task_start"):
-            self._go(b"\n")
-            pending, self._pending = self._pending, -1
+            self._go()
+            pending = self._pending
+            assert pending is not None
             try:
                 answer = self.shim.finish_spawn(pending, self.key)
             except KernelError as error:
+                self._begun = False
                 raise start_error(error, self.plan) from error
+            self._begun = False
             if answer.payload:
                 self._add_spans(answer)
             self.pid = answer.value
@@ -124,21 +133,21 @@ class Task:
 
     def abandon(self) -> None:
         """Undo `create`: returns when the process is gone. Nothing to do after `start`."""
-        self._go(b"")
-        pending, self._pending = self._pending, -1
-        if pending >= 0:
-            with suppress(KernelError):
-                self.shim.finish_spawn(pending, self.key)
+        self.go.close()
+        if not self._begun:
+            return
+        with suppress(KernelError):
+            if self._pending:
+                self.shim.finish_spawn(self._pending, self.key)
+            elif self.shim.signal(self.key, signal.SIGKILL):  # a signal handler's exception came
+                self.shim.wait(self.key)
+        self._begun = False
 
-    def _go(self, word: bytes) -> None:
-        go, self.go_fd = self.go_fd, -1
-        if go >= 0:
-            try:
-                os.write(go, word)
-            except BrokenPipeError:
-                pass  # it has failed before it came to wait: the answer says how
-            finally:
-                os.close(go)
+    def _go(self) -> None:
+        if self.go:
+            with suppress(BrokenPipeError):  # it failed before it came to wait: the answer says how
+                os.write(self.go[-1], b"\n")
+        self.go.close()
 
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
         flags = self.flags | frame.SPAWN_RECORD | (frame.SPAWN_TRACE if recording() else 0)
@@ -197,23 +206,19 @@ def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
     Source: moby libcontainerd prepareBundleDir, seed section 1.2.3.
     """
     directory = task_directory(exec_root, key)
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError as error:
-        raise Conflict(f"id {key} already in use") from error
-    undo.push(delete_bundle, exec_root, key)
+    if os.path.exists(directory):
+        raise Conflict(f"id {key} already in use")
+    undo.push(delete_bundle, exec_root, key)  # before the deed: the caller holds the lock of the id
+    os.mkdir(directory, 0o700)
     return directory
 
 
 def write_bundle(directory: str, spec_json: str) -> None:
     """Write the bundle's `config.json`: the spec as it is executed."""
-    fd = os.open(
-        f"{directory}/config.json", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600
-    )
-    try:
-        os.write(fd, spec_json.encode())
-    finally:
-        os.close(fd)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+    with Descriptors() as fds:
+        fds.append(os.open(f"{directory}/config.json", flags, 0o600))
+        os.write(fds[0], spec_json.encode())
 
 
 def mark_shared(exec_root: str, key: str) -> None:

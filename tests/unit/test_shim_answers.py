@@ -9,6 +9,7 @@ import pytest
 
 from pynetns.kernel import frame
 from pynetns.runtime.shim.client import ShimClient
+from pynetns.runtime.shim.connections import Connection
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def serve(shim: socket.socket, stale: int) -> threading.Thread:
 def test_a_wait_skips_what_is_told_again(client, stale, timeout):
     ours, shim = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with shim:
-        client.give(ours.detach())
+        client.give(Connection([ours.detach()]))
         thread = serve(shim, stale)
         ended = client.wait("a", timeout)
         thread.join()
@@ -46,7 +47,7 @@ def test_a_wait_skips_what_is_told_again(client, stale, timeout):
 def test_a_request_skips_what_is_told_again(client):
     ours, shim = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with shim:
-        client.give(ours.detach())
+        client.give(Connection([ours.detach()]))
         thread = serve(shim, frame.ERROR)
         answer = client.request(frame.LIST)
         thread.join()

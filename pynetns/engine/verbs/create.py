@@ -86,8 +86,14 @@ def container_create(
 
 def make_container(engine: Services, record: ContainerRecord, name: str | None) -> None:
     """Name, row and files; all or nothing."""
+    with Undo() as lock, lock:
+        lock.push(remove_lock, engine.exec_root, record.id)
+        _make_locked(engine, record, name)
+        lock.dismiss()
+
+
+def _make_locked(engine: Services, record: ContainerRecord, name: str | None) -> None:
     with container_lock(engine.exec_root, record.id), Undo() as undo, undo:
-        undo.push(remove_lock, engine.exec_root, record.id)
         undo.push(give_back_name, engine, record.id)
         name = register_name(engine, record, name)
         create_files_of(engine, record, name, undo)

@@ -74,12 +74,12 @@ class Exec:
     def ending(self) -> Iterator[int]:
         """A descriptor that becomes readable when it has ended, for whoever reads its pipes: they
         may be held open by its background jobs. -1 where the shim ends them (a terminal)."""
-        fd = self._engine.shim.waiter(self.id) if self._direct else -1
-        try:
-            yield fd
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        connection = self._engine.shim.waiter(self.id) if self._direct else None
+        if connection is None:
+            yield -1
+            return
+        with connection:
+            yield connection.fileno()
 
     def signal(self, signal: int) -> bool:
         """Send it a signal; False when it has ended."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...streams.logs import Wanted, choose, read_logs
@@ -34,18 +34,15 @@ def copy_logs(
 def _copy_logs(
     engine: Services, record: ContainerRecord, wanted: Wanted, follow: bool, reader_fd: int
 ) -> Iterator[tuple[str, bytes]]:
-    ended = engine.shim.waiter(record.id) if follow and _running(engine, record.id) else -1
-    try:
+    waiter = engine.shim.waiter(record.id) if follow and _running(engine, record.id) else None
+    with waiter or nullcontext():
         yield from read_logs(
             log_path(engine.root, record),
             wanted,
-            follow=ended >= 0,
-            ended_fd=ended,
+            follow=waiter is not None,
+            ended_fd=-1 if waiter is None else waiter.fileno(),
             reader_fd=reader_fd,
         )
-    finally:
-        if ended >= 0:
-            os.close(ended)
 
 
 def _running(engine: Services, container_id: str) -> bool:

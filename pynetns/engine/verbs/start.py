@@ -23,6 +23,7 @@ from ...errors import (
     Unavailable,
     clear_errors,
 )
+from ...forks import Descriptors
 from ...kernel import frame
 from ...kernel.mount import MS_PRIVATE
 from ...kernel.netns import PendingNamespace
@@ -34,7 +35,7 @@ from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts
 from ...runtime.shim.log_options import encode_log_options
 from ...runtime.task import Attach, Task, mark_shared, prepare_bundle_dir, write_bundle
 from ...trace import step
-from ...undo import Descriptors, Undo
+from ...undo import Undo
 from ..container_spec import ContainerSpec, create_spec
 from ..ending import end_task
 from ..lock import container_lock
@@ -74,20 +75,24 @@ def container_start(engine: Services, container_id: str, attach: Attach = _NO_AT
                 container_remove(engine, container_id, force=True)
             except PynetnsError as error:  # the caller has to know why it did not start
                 log.warning("container %s is not removed : %s", container.name, error)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # which refers to this frame: a circle would keep what it refers to
 
 
 def run_start(engine: Services, container: Starting, attach: Attach) -> None:
     # descriptors first, so that an undo has some to work with even where they had run out
-    with Undo() as undo, undo, ExitStack() as scope:
+    with Undo() as undo, undo, ExitStack() as scope, scope:
+        undo.push(engine.store.set_state, container.id, container.state)
         namespace = begin_namespace(engine, container, scope)
         rootfs = conditional_mount_on_start(engine, container, scope)
         sandbox = initialize_networking(engine, container, namespace, scope, undo)
         spec = create_spec(engine, container, rootfs, sandbox)
         task = create_task(engine, container, rootfs, sandbox, spec, attach, scope, undo)
         engine.network.join_sandbox(sandbox)
-        pid = task.start()
         undo.push(end_task, engine, container.id)
+        pid = task.start()
         record_started(engine, container, sandbox, pid)
         undo.dismiss()
 
@@ -181,8 +186,8 @@ def create_task(
         directory = prepare_bundle_dir(engine.exec_root, container.id, undo)
         handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
         log, log_options = open_log(engine, container.record, scope)
-        go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
-        scope.callback(os.close, go_reader)
+        go = Descriptors()
+        go_reader, _ = go.pipe()
         task = Task(
             shim=engine.shim,
             key=container.id,
@@ -193,7 +198,7 @@ def create_task(
             cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
-            go_fd=go_writer,
+            go=go,
         )
         undo.push(task.abandon)
         handles = replace(handles, go=go_reader)
@@ -337,6 +342,9 @@ def record_failure(engine: Services, container: Starting, error: BaseException) 
     if len(text) > _MAX_ERROR:
         text = f"{text[:_MAX_ERROR]}…"
     try:
+        row = engine.store.container(container.id)
+        if row is not None and row.state.running:
+            return  # it has started: what came was a signal handler's, after that
         engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))
     except Unavailable as unwritten:  # the error itself is what the caller has to know
         log.warning("container %s : its failure is not recorded : %s", container.name, unwritten)

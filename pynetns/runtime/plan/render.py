@@ -21,9 +21,9 @@ from functools import lru_cache, partial
 from typing import Any
 
 from ...errors import StartFailed
+from ...forks import Descriptors
 from ...kernel import Kernel
 from ...kernel.operations import CREATE, NO_SYMLINK, Plan
-from ...undo import Descriptors
 from ..security import own_calls
 from ..security.capabilities import to_mask
 from ..spec.mount_options import (
