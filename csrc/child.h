@@ -43,7 +43,7 @@ struct pn_child {
 	bool sealed;            /* nothing but stdio, report and go is open */
 	bool ready;             /* signal mask and trace are done */
 	int root_fd;            /* O_PATH of "/", opened when first needed; -1 */
-	int mask_fd;            /* detached, empty, read-only tmpfs: a masked directory gets a copy of it */
+	int mask_fd;            /* the tmpfs over the first masked directory: the others get copies of it; -1 */
 	int null_fd;            /* the null device, verified: a masked file gets a copy of it */
 	struct pn_trace *trace; /* NULL: not asked for */
 	struct pn_error error;

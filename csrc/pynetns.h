@@ -182,7 +182,7 @@ struct pn_op {
 enum pn_opcode {
 	PN_OP_CLONE = 1, /* first, exactly once: flags, cgroup fd index or -1 */
 	PN_OP_PDEATHSIG, /* signal */
-	PN_OP_STDIO,     /* dup table entries 0-2 onto 0-2 */
+	PN_OP_STDIO,     /* uid, gid for its pipes, 1: null devices from the root: table entries 0-2 become 0-2 */
 	PN_OP_SETSID,    /* 1: make stdin the controlling terminal, else 0 */
 	PN_OP_TTY,      /* rows, columns, uid, 1 to bind /dev/console: a pty as stdio, its master sent to the spawner */
 	PN_OP_SETNS,    /* fd index, CLONE_NEW* flags */

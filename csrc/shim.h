@@ -88,7 +88,6 @@ struct pn_task {
 	struct pn_stream stream[2];
 	struct pn_log log;
 	struct pn_waiter *waiters;
-	struct pn_error error;
 	struct pn_trace *trace; /* NULL: not asked for */
 	int64_t told_by;        /* CLOCK_MONOTONIC: waiters are told then though the log is not written */
 	bool aside;

@@ -53,8 +53,8 @@ static void take_report(struct pn_task *task, struct pn_report *report, int fd)
 {
 	switch (report->kind) {
 	case PN_REPORT_ERROR:
+		task->kept->error = report->error;
 		KEEP(task->kept->failed, 1);
-		task->error = report->error;
 		break;
 	case PN_REPORT_TTY:
 		if (task->kept->stream[0].fd < 0)
@@ -84,9 +84,10 @@ static void reports_ended(struct pn_task *task)
 	shim_close(&task->report, &kept->report);
 	if (!kept->failed && KEPT(kept->child_word) != PN_CHILD_EXECUTES) {
 		if (kept->child_word & PN_CHILD_REFUSED)
-			pn_fail(&task->error, (int)(kept->child_word & ~(uint32_t)PN_CHILD_REFUSED), PN_OP_EXEC, NULL);
+			pn_fail(&task->kept->error, (int)(kept->child_word & ~(uint32_t)PN_CHILD_REFUSED), PN_OP_EXEC,
+				NULL);
 		else
-			pn_fail(&task->error, EINTR, PN_STEP_WAIT, "killed before its program was executed");
+			pn_fail(&task->kept->error, EINTR, PN_STEP_WAIT, "killed before its program was executed");
 		KEEP(kept->failed, 1);
 	}
 	if (!kept->failed) {

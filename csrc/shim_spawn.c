@@ -189,12 +189,13 @@ static int clone_loaded(struct pn_task *task, struct spawn_fds *s, const struct 
 	int sock[2], ret;
 
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
-		return pn_fail(&task->error, errno, PN_STEP_SOCKET, "report socket");
+		return pn_fail(&task->kept->error, errno, PN_STEP_SOCKET, "report socket");
 	s->report = sock[1];
 	kept->report = store_fd_up(sock[0]);
 	kept->child_word = sharing ? PN_CHILD_SHARES : PN_CHILD_PREPARES;
 	KEEP(kept->state, KEPT_SPAWNING);
-	ret = pn_spawn_copying(plan, s->report, task->trace, &kept->child_word, &kept->pidfd, &kept->pid, &task->error);
+	ret = pn_spawn_copying(plan, s->report, task->trace, &kept->child_word, &kept->pidfd, &kept->pid,
+			       &task->kept->error);
 	if (ret < 0)
 		return ret;
 	move_pidfd_up(kept);
@@ -212,12 +213,12 @@ static int clone_loaded(struct pn_task *task, struct spawn_fds *s, const struct 
 static int clone_task(struct pn_task *task, struct spawn_fds *s, const uint8_t *bytes, uint32_t size)
 {
 	struct pn_plan plan;
-	int ret = pn_plan_load(&plan, bytes, size, s->table, s->ntable, &task->error);
+	int ret = pn_plan_load(&plan, bytes, size, s->table, s->ntable, &task->kept->error);
 
 	if (ret < 0)
 		return ret;
 	if (plan.has_tty != !!(task->kept->flags & PN_SPAWN_TTY))
-		ret = pn_fail(&task->error, EINVAL, PN_STEP_PLAN, "terminal flag and plan differ");
+		ret = pn_fail(&task->kept->error, EINVAL, PN_STEP_PLAN, "terminal flag and plan differ");
 	if (ret == 0)
 		ret = clone_loaded(task, s, &plan);
 	pn_plan_free(&plan);
@@ -233,14 +234,14 @@ static int take_log_options(struct pn_task *task, const uint8_t **bytes, uint32_
 	if (!(task->kept->flags & PN_SPAWN_LOG))
 		return 0;
 	if (*size < sizeof(*options))
-		return pn_fail(&task->error, EINVAL, PN_STEP_FRAME, "log options");
+		return pn_fail(&task->kept->error, EINVAL, PN_STEP_FRAME, "log options");
 	memcpy(options, *bytes, sizeof(*options));
 	*bytes += sizeof(*options);
 	*size -= (uint32_t)sizeof(*options);
 	if (options->driver > PN_LOG_LOCAL || options->mode > PN_LOG_NON_BLOCKING || options->pad ||
 	    !memchr(options->name, '\0', sizeof(options->name)) ||
 	    (options->driver != PN_LOG_NONE && (!options->name[0] || options->max_file == 0)))
-		return pn_fail(&task->error, EINVAL, PN_STEP_FRAME, "log options");
+		return pn_fail(&task->kept->error, EINVAL, PN_STEP_FRAME, "log options");
 	return 0;
 }
 
@@ -259,10 +260,10 @@ static int start_from_memfd(struct pn_task *task, struct spawn_fds *s)
 	int ret;
 
 	if (fstat(s->plan, &st) < 0 || st.st_size <= 0 || st.st_size > MOST_PLAN_BYTES)
-		return pn_fail(&task->error, EINVAL, PN_STEP_PLAN, "plan file");
+		return pn_fail(&task->kept->error, EINVAL, PN_STEP_PLAN, "plan file");
 	bytes = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, s->plan, 0);
 	if (bytes == MAP_FAILED)
-		return pn_fail(&task->error, errno, PN_STEP_MEMORY, "plan file");
+		return pn_fail(&task->kept->error, errno, PN_STEP_MEMORY, "plan file");
 	ret = start_from(task, s, bytes, (uint32_t)st.st_size);
 	munmap(bytes, (size_t)st.st_size);
 	return ret;
@@ -276,7 +277,7 @@ static int reserve_record(struct pn_task *task)
 	errno = 0;
 	exit_reserve(task->kept);
 	if (task->kept->record_file < 0)
-		return pn_fail(&task->error, errno ? errno : EIO, PN_STEP_FRAME, "exit record");
+		return pn_fail(&task->kept->error, errno ? errno : EIO, PN_STEP_FRAME, "exit record");
 	return 0;
 }
 
@@ -289,7 +290,7 @@ static int start_task(struct pn_task *task, const struct pn_frame *frame, const 
 	if (ret == 0)
 		ret = make_stdio(task->kept, &s);
 	if (ret < 0)
-		pn_fail(&task->error, -ret, PN_STEP_FRAME, "descriptors");
+		pn_fail(&task->kept->error, -ret, PN_STEP_FRAME, "descriptors");
 	else
 		ret = reserve_record(task);
 	in = TAKE_FD(s.in);

@@ -72,7 +72,8 @@ struct kept_task {
 	char key[PN_KEY_MAX];
 	uint16_t flags;   /* enum pn_spawn_flags */
 	uint16_t started; /* its program was executed */
-	uint32_t failed;  /* it reported an error instead */
+	uint32_t failed;  /* it reported `error` instead */
+	struct pn_error error;
 	union {
 		struct {
 			int32_t pid; /* written by the kernel, in clone */

@@ -129,10 +129,8 @@ static void answer_start(struct pn_task *task, struct pn_waiter *waiter)
 		shim_reply(waiter->conn, &frame, task->trace, task->trace ? sizeof(*task->trace) : 0);
 		return;
 	}
-	if (!task->error.errnum) /* it was reported to a shim that is no more */
-		pn_fail(&task->error, EINTR, PN_STEP_WAIT, "start");
 	frame.kind = PN_FRAME_ERROR;
-	shim_reply(waiter->conn, &frame, &task->error, sizeof(task->error));
+	shim_reply(waiter->conn, &frame, &task->kept->error, sizeof(task->kept->error));
 }
 
 static void answer_exit(struct pn_task *task, struct pn_waiter *waiter)

@@ -107,7 +107,7 @@ def wait_for_ends(pidfds: list[int]) -> None:
     for pidfd in pidfds:
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
-        poll.poll(5000)
+        poll.poll(60_000)  # it may have much to write
         os.close(pidfd)
 
 

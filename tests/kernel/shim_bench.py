@@ -34,7 +34,14 @@ class Bench:
         self.replaced = False  # a test kills the shim, or lets it end
         self._shim = 0
 
-    def plan(self, script: str, *, tty: bool = False, namespaces: int = CLONE_NEWPID) -> Plan:
+    def plan(
+        self,
+        script: str,
+        *,
+        tty: bool = False,
+        namespaces: int = CLONE_NEWPID,
+        program: str = "sh",
+    ) -> Plan:
         plan = Plan(namespaces)
         plan.setns(self.mounts, CLONE_NEWNS)
         if tty:
@@ -42,7 +49,7 @@ class Bench:
         else:
             plan.setsid()
             plan.stdio()
-        plan.exec(["sh", "-c", script], ENV)
+        plan.exec([program, "-c", script], ENV)
         return plan
 
     def task(
@@ -53,11 +60,12 @@ class Bench:
         tty: bool = False,
         namespaces: int = CLONE_NEWPID,
         logs: Path | None = None,
+        program: str = "sh",
         **options,
     ) -> Task:
         directory = self.root / key
         directory.mkdir()
-        plan = self.plan(script, tty=tty, namespaces=namespaces)
+        plan = self.plan(script, tty=tty, namespaces=namespaces, program=program)
         log = os.open(logs or directory, os.O_PATH | os.O_DIRECTORY)
         self.keys.append(key)
         flags = options.pop("flags", 0) | (frame.SPAWN_TTY if tty else 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +161,8 @@ def test_no_descriptor_may_be_named_after_they_are_closed(sealing):
 
 def test_spawning_does_not_copy_a_large_table(secrets, pipe):
     """With descriptors far above the plan's the child's table stays small: FDSize tells."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 5001)), hard))
     high = os.dup2(0, 5000)
     try:
         plan = Plan(0)
@@ -168,5 +171,6 @@ def test_spawning_does_not_copy_a_large_table(secrets, pipe):
         status = look_at_waiting(plan, pipe[1], lambda pid: Path(f"/proc/{pid}/status").read_text())
     finally:
         os.close(high)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     size = next(line for line in status.splitlines() if line.startswith("FDSize"))
     assert int(size.split()[1]) <= 1024

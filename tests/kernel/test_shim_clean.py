@@ -19,7 +19,7 @@ pytestmark = pytest.mark.root
 # What a starter may have about it. It starts the shim and goes away.
 STARTER = """
 import ctypes, fcntl, os, resource, signal, sys
-from pynetns.runtime.shim import ShimClient
+from pynetns.runtime.shim.client import ShimClient
 root = sys.argv[1]
 libc = ctypes.CDLL(None, use_errno=True)
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -116,7 +116,7 @@ def test_a_limit_that_would_cut_logs_is_refused(bench):
     """By a shim without CAP_SYS_RESOURCE; others lift it."""
     script = """
 import resource, sys
-from pynetns.runtime.shim import ShimClient
+from pynetns.runtime.shim.client import ShimClient
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 ShimClient(sys.argv[1]).connect()
 """
@@ -136,7 +136,7 @@ def test_memory_files_that_may_not_be_executed(bench, value):
 import os, sys
 from pathlib import Path
 Path("/proc/sys/vm/memfd_noexec").write_text(sys.argv[2])
-from pynetns.runtime.shim import ShimClient
+from pynetns.runtime.shim.client import ShimClient
 os.close(ShimClient(sys.argv[1]).connect())
 """
     # the setting belongs to the pid namespace
