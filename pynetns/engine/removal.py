@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, Unavailable
+from ..undo import Undo
 from .ending import await_end, release_resources, send_signal, settle_exit
 from .lock import remove_lock
 from .record import container_directory, remove_container_directory
@@ -51,8 +52,9 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
         engine.store.set_state(row.id, replace(row.state, status="dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")
     engine.store.atomically(lambda: strike_off(engine, row))
-    engine.forget_record(row.id)
-    remove_lock(engine.exec_root, row.id)
+    with Undo() as last, last:  # also when a signal handler's exception comes
+        last.push(remove_lock, engine.exec_root, row.id)
+        last.push(engine.forget_record, row.id)
 
 
 def remove_files(engine: Services, container_id: str) -> None:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..errors import Conflict, KernelError, Unavailable
+from ..forks import Descriptors
 from ..kernel import Kernel, netlink
 from .ipam import parse_subnet
 
@@ -67,11 +67,9 @@ def setup_bridge(
     Raises Conflict (the name belongs to somebody else), Unavailable (/proc/sys is read-only),
     KernelError. The caller sees to it that no other process does the same.
     """
-    nl = kernel.nl_open()
-    try:
+    with Descriptors() as fds:
+        nl = fds.open(kernel.nl_open)
         ifindex = _create_or_adopt(kernel, nl, name, alias_of(engine_id), address, prefix, mtu)
-    finally:
-        os.close(nl)
     for key in _SYSCTLS:
         _set_sysctl(f"/proc/sys/net/ipv4/conf/{name}/{key}")
     return Bridge(name, ifindex)
@@ -82,11 +80,8 @@ def remove_bridge(kernel: Kernel, name: str, engine_id: str) -> bool:
     link = read_link(name)
     if link is None or link.alias != alias_of(engine_id):
         return False
-    nl = kernel.nl_open()
-    try:
-        kernel.link_delete(nl, name)
-    finally:
-        os.close(nl)
+    with Descriptors() as fds:
+        kernel.link_delete(fds.open(kernel.nl_open), name)
     return True
 
 

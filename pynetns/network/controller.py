@@ -12,12 +12,12 @@ is at once the undo of a start, the end of a stop and the repair after a crash.
 from __future__ import annotations
 
 import logging
-import os
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from ..errors import KernelError, NotFound, Unavailable
+from ..forks import Descriptors
 from ..kernel import Kernel
 from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK, EndpointSettings, NetworkSettings
@@ -251,12 +251,9 @@ class NetworkController:
 
     def populate_network_resources(self, endpoint: Endpoint, sandbox: Sandbox, index: int) -> None:
         """The veth pair, and the container's end of it configured. Seed 1.2.1.1.2.10.2."""
-        with step("add_link"):
-            nl = self._kernel.nl_open()
-            try:
-                self._add_link(nl, endpoint, sandbox.netns_fd, interface_name(index))
-            finally:
-                os.close(nl)
+        with step("add_link"), Descriptors() as fds:
+            nl = fds.open(self._kernel.nl_open)
+            self._add_link(nl, endpoint, sandbox.netns_fd, interface_name(index))
         with step("add_interface"):
             add_interface(self._kernel, sandbox, endpoint, index)
 

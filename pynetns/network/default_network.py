@@ -7,11 +7,11 @@ them do the work. moby initBridgeDriver.
 
 from __future__ import annotations
 
-import os
 import secrets
 from functools import partial
 
 from ..errors import Conflict
+from ..forks import Descriptors
 from ..kernel import Kernel
 from ..locks import ThreadLock, take
 from ..model.network import DEFAULT_NETWORK
@@ -149,9 +149,7 @@ def _cidr(row: NetworkRow) -> str:
 def delete_links(kernel: Kernel, names: list[str]) -> None:
     """Delete links of the host; absent ones are fine."""
     if names:
-        nl = kernel.nl_open()
-        try:
+        with Descriptors() as fds:
+            nl = fds.open(kernel.nl_open)
             for name in names:
                 kernel.link_delete(nl, name)
-        finally:
-            os.close(nl)

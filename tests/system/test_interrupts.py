@@ -162,7 +162,7 @@ def test_interrupted_verb_leaves_nothing_and_nobody_out(place: Any, verb: Any) -
     again()
     lines = lines_of((PACKAGE,), lambda: verb(engine))
     remove_all(engine)
-    failures = []
+    failures = Failures()
     tries = chosen(lines, verb.__name__)
     for line in tries:
         again()
@@ -185,6 +185,14 @@ def test_interrupted_verb_leaves_nothing_and_nobody_out(place: Any, verb: Any) -
     print(f"{verb.__name__}: {len(lines)} lines, {len(tries)} tries, {len(failures)} failures")
     assert not failures, "\n".join(failures)
     assert engine.store.sandboxes() == [] and engine.shim.tasks() == {}
+
+
+class Failures(list[str]):
+    """Told at once: a run over every line takes long."""
+
+    def append(self, failure: str) -> None:
+        print(failure, flush=True)
+        super().append(failure)
 
 
 def where(line: tuple[str, int, int]) -> str:

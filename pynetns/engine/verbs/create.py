@@ -24,6 +24,7 @@ from ...errors import (
     shortage,
 )
 from ...files import make_directory, set_mode
+from ...forks import Descriptors
 from ...model.config import Config, HostConfig
 from ...model.log_config import resolve
 from ...model.parse import validate_name
@@ -229,8 +230,6 @@ def create_log(path: str) -> None:
         return
     with suppress(FileExistsError):
         make_directory(os.path.dirname(path), 0o700)  # local-logs
-    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    try:
-        set_mode(log, 0o640)
-    finally:
-        os.close(log)
+    with Descriptors() as fds:
+        fds.append(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+        set_mode(fds[0], 0o640)

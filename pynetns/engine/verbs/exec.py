@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, NotFound, StartFailed, clear_errors
+from ...forks import Descriptors
 from ...kernel import frame
 from ...kernel.process import ProcessIdentity, process_root, recorded
 from ...runtime.plan.render import Handles, render_exec_plan
@@ -177,11 +178,9 @@ def exec_user(
     engine: Services, owner: ProcessIdentity, user: str, group_add: Sequence[str]
 ) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = process_root(owner)
-    try:
-        return get_user(*read_user_files(engine.kernel, root), user, group_add)
-    finally:
-        os.close(root)
+    with Descriptors() as fds:
+        fds.append(process_root(owner))
+        return get_user(*read_user_files(engine.kernel, fds[0]), user, group_add)
 
 
 def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str, Any]:
@@ -250,21 +249,20 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
     """The files through which a process moves into each of the container's cgroups."""
     if handles.cgroup < 0:
         return handles.cgroup_joins
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup)
-    scope.callback(os.close, procs)
-    return (procs, *handles.cgroup_joins)
+    fds = scope.enter_context(Descriptors())
+    fds.append(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup))
+    return (*fds, *handles.cgroup_joins)
 
 
 def open_exec_handles(engine: Services, joining: Joining, scope: ExitStack) -> Handles:
     """What the joining process needs of the outside."""
-    pidfd = joining.owner.open()
-    scope.callback(os.close, pidfd)
+    fds = scope.enter_context(Descriptors())
+    fds.append(joining.owner.open())
+    fds.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     cgroup = engine.cgroups.open(joining.container_id)
     scope.callback(cgroup.close)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, proc)
     return Handles(
-        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=pidfd, proc=proc
+        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=fds[0], proc=fds[1]
     )
 
 

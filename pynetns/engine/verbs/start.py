@@ -114,9 +114,9 @@ def conditional_mount_on_start(engine: Services, container: Starting, scope: Exi
     """The root file system as a detached overlay mount; it lives as long as somebody uses it."""
     with step("conditional_mount_on_start"):
         record = container.record
-        fd = engine.rootfs.mount(record.id, record.lowers)
-        scope.callback(os.close, fd)
-        return fd
+        fds = scope.enter_context(Descriptors())
+        fds.append(engine.rootfs.mount(record.id, record.lowers))
+        return fds[0]
 
 
 def initialize_networking(
@@ -214,9 +214,9 @@ def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tup
     if not name:
         return -1, b""
     path = container_directory(engine.root, record.id)
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, fd)
-    return fd, encode_log_options(parse_log_options(record.host_config.log_config), name)
+    fds = scope.enter_context(Descriptors())
+    fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    return fds[0], encode_log_options(parse_log_options(record.host_config.log_config), name)
 
 
 def open_handles(
