@@ -156,12 +156,20 @@ static pthread_mutex_t jobs_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t job_done = PTHREAD_COND_INITIALIZER;
 static struct pn_netns_job *jobs;
 
+static bool all_done(void)
+{
+	for (struct pn_netns_job *job = jobs; job; job = job->next)
+		if (!job->done)
+			return false;
+	return true;
+}
+
+/* From the beginning after each wait: a job may be finished and freed meanwhile. */
 static void before_fork(void)
 {
 	pthread_mutex_lock(&jobs_lock);
-	for (struct pn_netns_job *job = jobs; job; job = job->next)
-		while (!job->done)
-			pthread_cond_wait(&job_done, &jobs_lock);
+	while (!all_done())
+		pthread_cond_wait(&job_done, &jobs_lock);
 }
 
 static void after_fork_in_parent(void)
