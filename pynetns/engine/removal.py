@@ -51,16 +51,25 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
     if os.path.exists(container_directory(engine.root, row.id)):
         engine.store.set_state(row.id, replace(row.state, status="dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")
-    engine.store.atomically(lambda: strike_off(engine, row))
-    with Undo() as last, last:  # also when a signal handler's exception comes
-        last.push(remove_lock, engine.exec_root, row.id)
-        last.push(engine.forget_record, row.id)
+    with (
+        Undo() as last,
+        last,
+    ):  # a signal handler's exception may come when it is struck off already
+        last.push(forget_if_gone, engine, row.id)
+        engine.store.atomically(lambda: strike_off(engine, row))
 
 
 def remove_files(engine: Services, container_id: str) -> None:
     """What a container has on disk."""
     engine.rootfs.remove_layer(container_id)
     remove_container_directory(engine.root, container_id)
+
+
+def forget_if_gone(engine: Services, container_id: str) -> None:
+    """What is left of a container that has no row any more: its lock file, what is known of it."""
+    if engine.store.container(container_id) is None:
+        engine.forget_record(container_id)
+        remove_lock(engine.exec_root, container_id)
 
 
 def strike_off(engine: Services, row: ContainerRow) -> None:
