@@ -142,10 +142,55 @@ PN_EXPORT int pn_netns_create(uint32_t flags, int *ret_fd, int *ret_nl, struct p
 /* ---- in the background ---- */
 
 struct pn_netns_job {
+	struct pn_netns_job *next;
 	pthread_t thread;
+	bool done; /* whatever descriptors it gets are there */
+	bool lost; /* in a forked child, where its thread is not */
 	struct netns_request request;
 	int64_t times[2];
 };
+
+/* All that are not finished. A fork waits until their descriptors are there, for the child to close: it would keep a
+ * namespace, with its address, for as long as it lives. pthread_atfork(3) */
+static pthread_mutex_t jobs_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t job_done = PTHREAD_COND_INITIALIZER;
+static struct pn_netns_job *jobs;
+
+static bool all_done(void)
+{
+	for (struct pn_netns_job *job = jobs; job; job = job->next)
+		if (!job->done)
+			return false;
+	return true;
+}
+
+/* From the beginning after each wait: a job may be finished and freed meanwhile. */
+static void before_fork(void)
+{
+	pthread_mutex_lock(&jobs_lock);
+	while (!all_done())
+		pthread_cond_wait(&job_done, &jobs_lock);
+}
+
+static void after_fork_in_parent(void)
+{
+	pthread_mutex_unlock(&jobs_lock);
+}
+
+static void after_fork_in_child(void)
+{
+	for (struct pn_netns_job *job = jobs; job; job = job->next) {
+		pn_close(&job->request.fd);
+		pn_close(&job->request.nl);
+		job->lost = true;
+	}
+	pthread_mutex_unlock(&jobs_lock);
+}
+
+static void watch_forks(void)
+{
+	pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+}
 
 static int64_t monotonic_now(void)
 {
@@ -170,18 +215,30 @@ static void *netns_thread(void *data)
 			loopback_up(request->nl, &request->error);
 	}
 	job->times[1] = monotonic_now();
+	pthread_mutex_lock(&jobs_lock);
+	job->done = true;
+	pthread_cond_broadcast(&job_done);
+	pthread_mutex_unlock(&jobs_lock);
 	return NULL;
 }
 
 PN_EXPORT int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, struct pn_error *reterr)
 {
+	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	struct pn_netns_job *job = calloc(1, sizeof(*job));
 	int errnum;
 
+	pthread_once(&once, watch_forks);
 	if (!job)
 		return pn_fail(reterr, ENOMEM, PN_STEP_MEMORY, "network namespace");
 	job->request = (struct netns_request){ .flags = flags, .fd = -1, .nl = -1 };
+	pthread_mutex_lock(&jobs_lock);
 	errnum = pn_thread_start(&job->thread, netns_thread, job, true);
+	if (!errnum) {
+		job->next = jobs;
+		jobs = job;
+	}
+	pthread_mutex_unlock(&jobs_lock);
 	if (errnum) {
 		free(job);
 		return pn_fail(reterr, errnum, PN_STEP_CLONE, "thread");
@@ -193,24 +250,31 @@ PN_EXPORT int pn_netns_begin(uint32_t flags, struct pn_netns_job **ret_job, stru
 PN_EXPORT int pn_netns_finish(struct pn_netns_job *job, int *ret_fd, int *ret_nl, int64_t *ret_times,
 			      struct pn_error *reterr)
 {
-	_cleanup_close_ int fd = -1;
-	_cleanup_close_ int nl = -1;
 	struct pn_error error;
 
-	pthread_join(job->thread, NULL);
-	fd = job->request.fd;
-	nl = job->request.nl;
+	if (job->lost)
+		pn_fail(&job->request.error, ECANCELED, PN_STEP_UNSHARE, "forked");
+	else
+		pthread_join(job->thread, NULL);
 	error = job->request.error;
 	if (ret_times)
 		memcpy(ret_times, job->times, sizeof(job->times));
-	free(job);
+	pthread_mutex_lock(&jobs_lock); /* a fork finds them here or there */
+	for (struct pn_netns_job **at = &jobs; *at; at = &(*at)->next)
+		if (*at == job) {
+			*at = job->next;
+			break;
+		}
 	if (error.errnum) {
+		pn_close(&job->request.fd);
+		pn_close(&job->request.nl);
 		*reterr = error;
-		return -error.errnum;
 	}
-	*ret_fd = TAKE_FD(fd);
-	*ret_nl = TAKE_FD(nl);
-	return 0;
+	*ret_fd = job->request.fd;
+	*ret_nl = job->request.nl;
+	pthread_mutex_unlock(&jobs_lock);
+	free(job);
+	return -error.errnum;
 }
 
 /* ---- files ---- */

@@ -11,6 +11,7 @@ import os
 import stat
 
 from .errors import Unavailable
+from .forks import Descriptors
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
@@ -43,11 +44,9 @@ def set_mode(fd: int, mode: int) -> None:
 
 def sync_directory(path: str) -> None:
     """The names in a directory to the disk: fsync(2) of it. OSError."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        fds.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.fsync(fds[0])
 
 
 def check_state_directory(option: str, path: str, top: str = "/") -> None:

@@ -12,14 +12,18 @@ from __future__ import annotations
 import json
 import logging
 import os
-import threading
 import time
+from collections import deque
 from collections.abc import Iterable
+from contextvars import ContextVar
 from types import TracebackType
 from typing import NamedTuple
 
+from .locks import ThreadLock
+
 log = logging.getLogger("pynetns")
-_local = threading.local()
+_SUM_UP_AFTER = 1000
+_recorder: ContextVar[Recorder | None] = ContextVar("pynetns_recorder", default=None)
 
 
 class Span(NamedTuple):
@@ -33,19 +37,20 @@ class Span(NamedTuple):
 
 
 class Recorder:
-    """Collects the spans of the calling thread while it is open (a context manager)."""
+    """Collects the spans of the calling thread, or asyncio task and what it awaits, while it is open
+    (a context manager)."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
         self._outer: Recorder | None = None
 
     def __enter__(self) -> Recorder:
-        self._outer = getattr(_local, "recorder", None)
-        _local.recorder = self
+        self._outer = _recorder.get()
+        _recorder.set(self)
         return self
 
     def __exit__(self, *exc: object) -> None:
-        _local.recorder = self._outer
+        _recorder.set(self._outer)
 
     def chrome_json(self) -> str:
         """The spans as Chrome/Perfetto trace JSON (times in microseconds, one row per track)."""
@@ -70,21 +75,36 @@ class Recorder:
 
 
 class Metrics:
-    """Count and summed seconds per action, as Docker's containerActions and networkActions."""
+    """Count and summed seconds per action, as Docker's containerActions and networkActions.
+
+    Adding takes no lock, which a fork or a signal handler could leave held: what is added is summed
+    up later.
+    """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = ThreadLock()
+        self._new: deque[tuple[str, int]] = deque()
         self._data: dict[str, tuple[int, int]] = {}
 
     def add(self, name: str, ns: int) -> None:
-        with self._lock:
+        self._new.append((name, ns))
+        if len(self._new) > _SUM_UP_AFTER:
+            self._lock.alone(self._sum_up)
+
+    def _sum_up(self) -> None:
+        for _ in range(len(self._new)):
+            name, ns = self._new.popleft()
             count, total = self._data.get(name, (0, 0))
             self._data[name] = (count + 1, total + ns)
 
     def snapshot(self) -> dict[str, dict[str, float]]:
         """`{action: {"count": n, "seconds": sum}}` of this process."""
-        with self._lock:
+
+        def sums() -> dict[str, dict[str, float]]:
+            self._sum_up()
             return {k: {"count": n, "seconds": ns / 1e9} for k, (n, ns) in self._data.items()}
+
+        return self._lock.alone(sums)
 
 
 metrics = Metrics()
@@ -110,7 +130,7 @@ class step:  # noqa: N801 - reads as a statement: `with step("join"):`
     ) -> None:
         end = time.monotonic_ns()
         metrics.add(self.name, end - self.start)
-        recorder = getattr(_local, "recorder", None)
+        recorder = _recorder.get()
         if recorder is not None:
             recorder.spans.append(Span(self.name, self.start, end))
         if log.isEnabledFor(logging.DEBUG):
@@ -119,12 +139,12 @@ class step:  # noqa: N801 - reads as a statement: `with step("join"):`
 
 
 def recording() -> bool:
-    """Whether the calling thread records spans (the C side is asked for its own only then)."""
-    return getattr(_local, "recorder", None) is not None
+    """Whether the caller records spans (the C side is asked for its own only then)."""
+    return _recorder.get() is not None
 
 
 def add_spans(spans: Iterable[Span]) -> None:
-    """Add spans measured elsewhere (the shim, the child) to the recorder of this thread, if any."""
-    recorder: Recorder | None = getattr(_local, "recorder", None)
+    """Add spans measured elsewhere (the shim, the child) to the caller's recorder, if any."""
+    recorder = _recorder.get()
     if recorder is not None:
         recorder.spans.extend(spans)

@@ -3,17 +3,19 @@
 Owns: the order (last done, first undone) and that nothing stops the others: no failing undo, and no
 exception that a signal handler raises meanwhile, which passes once all are done. Python may raise the
 latter before the first line of `__exit__`; hence the stack may be entered twice, and what the inner
-exit had no chance to do, the outer one does: `with Undo() as undo, undo:`.
+exit had no chance to do, the outer one does: `with Undo() as undo, undo:`. A child forked meanwhile
+undoes nothing of its parent's.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from functools import partial
 from types import BuiltinFunctionType
 from typing import Any
+
+from .forks import make_anew
 
 log = logging.getLogger("pynetns")
 
@@ -23,6 +25,10 @@ class Undo:
 
     def __init__(self) -> None:
         self._steps: list[partial[object]] = []
+        make_anew(self)
+
+    def forked(self) -> None:
+        self.dismiss()
 
     def push(self, deed: Callable[..., object], *args: Any) -> None:
         """Register `deed(*args)` as the undo of what was just done. One that does no harm where
@@ -57,16 +63,6 @@ class Undo:
                 step()
             except Exception as error:
                 _report(step, error)
-
-
-class Descriptors(list[int]):
-    """Descriptors that `close` closes. What opens one is put in by `append` in the same line, so
-    that an exception between any two lines finds it in here."""
-
-    def close(self) -> None:
-        """Close them all. Idempotent."""
-        while self:
-            os.close(self.pop())
 
 
 def _report(step: partial[object], error: Exception) -> None:

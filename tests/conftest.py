@@ -97,12 +97,9 @@ def shim_processes(engine) -> tuple[int, int]:
     """The pids of this engine's shim and of its keeper; the shim runs."""
     from pynetns.kernel import frame
 
-    fd = engine.shim.connect(start=False)
-    try:
-        frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-        shim = frame.receive(fd).value
-    finally:
-        os.close(fd)
+    with engine.shim.connect(start=False) as connection:
+        frame.send(connection.fileno(), frame.HELLO, arg=frame.PROTOCOL)
+        shim = frame.receive(connection.fileno()).value
     stat = Path(f"/proc/{shim}/stat").read_text()
     return shim, int(stat.rpartition(")")[2].split()[1])
 

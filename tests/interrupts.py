@@ -54,6 +54,61 @@ def interrupted(where: tuple[str, ...], at: int, work: Callable[[], object]) -> 
     return False
 
 
+Line = tuple[str, int, int]  # file, line, which of its executions
+
+
+def lines_of(where: tuple[str, ...], work: Callable[[], object]) -> list[Line]:
+    """The lines below `where` that `work` executes in this thread: each one's first and last time."""
+    counts: dict[tuple[str, int], int] = {}
+
+    def look(frame: FrameType, event: str, arg: Any) -> Any:
+        name = frame.f_code.co_filename
+        if event == "call":
+            return look if name.startswith(where) else None
+        if event == "line":
+            counts[name, frame.f_lineno] = counts.get((name, frame.f_lineno), 0) + 1
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        work()
+    except Conflict:
+        pass
+    finally:
+        sys.settrace(before)
+    return [(*line, n) for line, count in counts.items() for n in sorted({1, count})]
+
+
+def interrupted_at(file: str, number: int, time: int, work: Callable[[], object]) -> bool:
+    """Run `work` with an interrupt at that execution of a line; whether it came as far."""
+    left = time
+
+    def look(frame: FrameType, event: str, arg: Any) -> Any:
+        nonlocal left
+        if event == "call":
+            return look if frame.f_code.co_filename == file else None
+        if event == "line" and frame.f_lineno == number:
+            left -= 1
+            if left == 0:
+                sys.settrace(None)
+                raise Interrupt(f"{file}:{number}")
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        work()
+    except Interrupt as error:
+        kept.append(error)
+        return True
+    except Conflict:
+        pass
+    finally:
+        sys.settrace(before)
+    return False
+
+
 kept: list[BaseException] = []
 
 

@@ -11,41 +11,38 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
+from ..forks import Descriptors
 from ..runtime.task import Attach
 from ..streams.pipes import DRAIN, unread
-
-if TYPE_CHECKING:
-    pass
 
 
 class Output:
     """Collected output. `attach` is what to hand over; `read_all` returns at the streams' end."""
 
-    def __init__(self, attach: Attach, readers: dict[int, str]) -> None:
-        self.attach = attach
-        self._readers = readers
+    def __init__(self) -> None:
+        self.attach = Attach()
+        self._fds = Descriptors()
+        self._readers: dict[int, str] = {}
         self._parts: dict[str, list[bytes]] = {"stdout": [], "stderr": [], "merged": []}
 
     def make_pipes(self, stdout: bool, stderr: bool, *, merge: bool) -> None:
         """Those of `collect`; each is known at once, so that `close` finds it when the next fails."""
         if stdout:
-            reader, out = os.pipe2(os.O_CLOEXEC)
+            reader, out = self._fds.pipe()
             self._readers[reader] = "stdout"
             self.attach = replace(self.attach, stdout_fd=out)
         if stderr and merge and stdout:
-            self.attach = replace(self.attach, stderr_fd=os.dup(self.attach.stdout_fd))
+            self.attach = replace(self.attach, stderr_fd=self._fds.open(os.dup, out))
         elif stderr:
-            reader, err = os.pipe2(os.O_CLOEXEC)
+            reader, err = self._fds.pipe()
             self._readers[reader] = "stderr"
             self.attach = replace(self.attach, stderr_fd=err)
 
     def close(self) -> None:
         """Close everything that is still open."""
-        self.close_write_ends()
-        while self._readers:
-            os.close(self._readers.popitem()[0])
+        self.attach = Attach()
+        self._fds.close()
 
     def read_all(self, ended: int = -1) -> None:
         """Read until the program and everything that shares its output has closed it. `ended` is
@@ -88,10 +85,8 @@ class Output:
 
     def close_write_ends(self) -> None:
         """Close our copies of what was handed over."""
-        for fd in {self.attach.stdout_fd, self.attach.stderr_fd}:
-            if fd >= 0:
-                os.close(fd)
         self.attach = Attach()
+        self._fds.close_all_but(self._readers)
 
     @property
     def stdout(self) -> bytes:
@@ -110,7 +105,7 @@ class Output:
 @contextmanager
 def collect(stdout: bool, stderr: bool, *, merge: bool = False) -> Iterator[Output]:
     """Pipes for the wanted streams; with `merge` one pipe for both, so that their order is kept."""
-    output = Output(Attach(), {})
+    output = Output()
     try:
         output.make_pipes(stdout, stderr, merge=merge)
         yield output

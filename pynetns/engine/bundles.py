@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import PynetnsError
 from ..files import make_directories
+from ..forks import Descriptors
 from ..runtime.shim.client import Exit
 from ..runtime.task import task_directory, write_exit
 from .exec_root import make_parts
@@ -30,14 +31,13 @@ def put_back(engine: Services, container_id: str) -> bool:
     make_parts(engine.exec_root, engine.kernel.is_mounted)
     directory = task_directory(engine.exec_root, container_id)
     make_directories(directory, 0o700, 0o700)
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        return engine.shim.record(container_id, fd)
-    except PynetnsError as error:
-        log.warning("container %s : its end is not recorded : %s", container_id[:12], error)
-        return False
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        fds.append(os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        try:
+            return engine.shim.record(container_id, fds[0])
+        except PynetnsError as error:
+            log.warning("container %s : its end is not recorded : %s", container_id[:12], error)
+            return False
 
 
 def ensure_bundle(engine: Services, row: ContainerRow) -> None:

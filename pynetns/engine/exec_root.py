@@ -12,18 +12,17 @@ and adopt.py gives the containers that live on what they need there.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import secrets
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import Unavailable
 from ..files import make_directories, set_mode
 from ..kernel.process import recorded
+from ..locks import take_directory
 
 if TYPE_CHECKING:
     from ..kernel import Kernel
@@ -62,7 +61,7 @@ def claim_exec_root(store: Store, kernel: Kernel, root: str, exec_root: str) -> 
     memory = recall(store.meta_at_open)
     if owner is not None and memory and memory[:3] == (exec_root, kernel.boot_id(), owner.token):
         return
-    with _locked(root), _locked(exec_root):
+    with take_directory(root), take_directory(exec_root):
         owner = read_owner(exec_root)
         if owner is not None and owner.engine_id != store.engine_id:
             check_owner(exec_root, owner, root)
@@ -211,15 +210,3 @@ def _entries(directory: str) -> list[str]:
 
 def _read_only(directory: str) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
-
-
-@contextmanager
-def _locked(directory: str) -> Iterator[None]:
-    """Alone with a directory. The one below a mount point, for whoever came before the mount."""
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)  # a forked child has a copy
-        os.close(fd)

@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import StateDamaged, System, Unavailable
 from ..files import sync_directory
+from ..forks import Descriptors
 from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
 from ..model.log_config import resolve
 from ..model.state import NEVER
@@ -192,14 +193,13 @@ def write_atomically(path: str, text: str) -> None:
     """Write beside, fsync, rename over. Unavailable when the disk is full."""
     temporary = f"{path}.tmp"
     try:
-        fd = os.open(temporary, os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        try:
+        flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+        with Descriptors() as fds:
+            fds.append(fd := os.open(temporary, flags, 0o600))
             data = text.encode()
             while data:
                 data = data[os.write(fd, data) :]
             os.fsync(fd)
-        finally:
-            os.close(fd)
         os.rename(temporary, path)
     except OSError as error:
         if os.path.exists(temporary):

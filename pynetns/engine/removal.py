@@ -11,6 +11,7 @@ import signal
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, Unavailable
+from ..undo import Undo
 from .ending import await_end, release_resources, send_signal, settle_exit
 from .lock import remove_lock
 from .record import container_directory, remove_container_directory
@@ -51,9 +52,10 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
     if os.path.exists(container_directory(engine.root, row.id)):
         engine.store.set_state(row.id, row.state.become("removing").become("dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")
-    engine.store.atomically(lambda: strike_off(engine, row))
-    engine.forget_record(row.id)
-    remove_lock(engine.exec_root, row.id)
+    with Undo() as last, last:
+        # in every case: a signal handler's exception may come when it is struck off already
+        last.push(forget_if_gone, engine, row.id)
+        engine.store.atomically(lambda: strike_off(engine, row))
 
 
 def mark_removing(engine: Services, row: ContainerRow) -> None:
@@ -65,6 +67,13 @@ def remove_files(engine: Services, container_id: str) -> None:
     """What a container has on disk."""
     engine.rootfs.remove_layer(container_id)
     remove_container_directory(engine.root, container_id)
+
+
+def forget_if_gone(engine: Services, container_id: str) -> None:
+    """What is left of a container that has no row any more: its lock file, what is known of it."""
+    if engine.store.container(container_id) is None:
+        engine.forget_record(container_id)
+        remove_lock(engine.exec_root, container_id)
 
 
 def strike_off(engine: Services, row: ContainerRow) -> None:

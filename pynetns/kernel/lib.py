@@ -50,8 +50,13 @@ def path(value: str | os.PathLike[str]) -> bytes:
 def out_fd(function: Callable[..., int], *args: Any) -> int:
     """Call `function(*args, ret_fd, reterr)` and return the descriptor it handed out."""
     fd = ffi.new("int *", -1)
-    call(function, *args, fd)
-    return int(fd[0])
+    try:
+        call(function, *args, fd)
+        return int(fd[0])
+    except BaseException:  # a signal handler's, after the call
+        if fd[0] >= 0:
+            os.close(fd[0])
+        raise
 
 
 def shim_path() -> str:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
 from ..errors import KernelError
+from ..forks import note
 from ..trace import Span, add_spans
 from .lib import call, ffi, lib, out_fd, path, raise_error
 
@@ -18,8 +20,12 @@ def netns_create(*, ipv6_off: bool = True, lo_up: bool = True) -> tuple[int, int
     """
     flags = (lib.PN_NETNS_IPV6_OFF if ipv6_off else 0) | (lib.PN_NETNS_LO_UP if lo_up else 0)
     fds = ffi.new("int[2]", [-1, -1])
-    call(lib.pn_netns_create, flags, fds, fds + 1)
-    return fds[0], fds[1]
+    try:
+        call(lib.pn_netns_create, flags, fds, fds + 1)
+        return fds[0], fds[1]
+    except BaseException:  # a signal handler's, after the call
+        _close(fds)
+        raise
 
 
 class PendingNamespace:
@@ -31,11 +37,21 @@ class PendingNamespace:
         # so that an exception between any two (a signal handler's) finds either or.
         self._jobs: list[Any] = [ffi.new("struct pn_netns_job **")]
         self._made: list[Any] = []
+        note(self)
         call(lib.pn_netns_begin, flags, self._jobs[0])
+
+    def descriptors(self) -> Iterable[int]:
+        """Those made and not handed over; of those in the making the C side tells a forked child."""
+        return [fd for fds in self._made for fd in fds]
+
+    def wait(self) -> None:
+        """Wait for it: `finish` returns at once then. Idempotent."""
+        if not self._made:
+            self._wait()
 
     def finish(self) -> tuple[int, int]:
         """Wait for it: (its fd, an rtnetlink socket inside it), both the caller's."""
-        self._wait()
+        self.wait()
         return tuple(self._made.pop())
 
     def _wait(self) -> None:
@@ -54,16 +70,17 @@ class PendingNamespace:
             with suppress(KernelError):  # it was not made: all the better
                 self._wait()
         while self._made:
-            for fd in filter(_is_open, self._made.pop()):
-                os.close(fd)
+            _close(self._made.pop())
 
     def __del__(self) -> None:
         if hasattr(self, "_made"):
             self.close()
 
 
-def _is_open(fd: int) -> bool:
-    return fd >= 0
+def _close(fds: Iterable[int]) -> None:
+    for fd in fds:
+        if fd >= 0:
+            os.close(fd)
 
 
 def ns_pin(fd: int, where: str) -> None:

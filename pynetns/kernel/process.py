@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from ..errors import System
+from ..forks import Descriptors
 from .pidfd import ended, stat_fields
 
 __all__ = [
@@ -168,29 +169,28 @@ def process_directory(identity: ProcessIdentity) -> Iterator[int]:
     """
     if identity.pid <= 0 or identity.boot_id != boot_id():
         raise identity.gone()
-    try:
-        fd = os.open(f"/proc/{identity.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise identity.gone() from error
-    try:
-        if not _is_of(fd, identity):
-            raise identity.gone()
-        yield fd
-    except OSError as error:
-        # of a process that ends meanwhile the kernel says ENOENT, ESRCH or even EACCES
-        if isinstance(error, ProcessLookupError) or _is_of(fd, identity):
-            raise
-        raise identity.gone() from error
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        try:
+            fds.append(os.open(f"/proc/{identity.pid}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        except FileNotFoundError as error:
+            raise identity.gone() from error
+        try:
+            if not _is_of(fds[0], identity):
+                raise identity.gone()
+            yield fds[0]
+        except OSError as error:
+            # of a process that ends meanwhile the kernel says ENOENT, ESRCH or even EACCES
+            if isinstance(error, ProcessLookupError) or _is_of(fds[0], identity):
+                raise
+            raise identity.gone() from error
 
 
 def _is_of(directory: int, identity: ProcessIdentity) -> bool:
     """Whether a /proc/<pid> belongs to the process, and that has not ended."""
     try:
-        fd = os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
-        with open(fd, "rb") as file:
-            state, ticks = _stat_fields(file.read())
+        with Descriptors() as fds:
+            fds.append(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory))
+            state, ticks = _stat_fields(os.read(fds[0], 4096))
     except (OSError, IndexError):
         return False
     return ticks == identity.start_ticks and state not in (b"Z", b"X")

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 class Pending(Protocol):
     """A network namespace in the making; `finish` or `close` it."""
 
+    def wait(self) -> None:
+        """Wait for it: `finish` returns at once then. Idempotent."""
+        ...
+
     def finish(self) -> tuple[int, int]:
         """Wait for it: (its fd, an rtnetlink socket inside it), both the caller's."""
         ...

@@ -19,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import KernelError, Unavailable
+from ..forks import Descriptors
 from ..kernel import Kernel
 from ..model.network import DEFAULT_NETWORK, EndpointSettings, NetworkSettings
 from ..store import NetworkGone, SandboxRow, Store
@@ -268,12 +269,9 @@ class NetworkController:
         self, endpoint: Endpoint, sandbox: Sandbox, index: int, *, default_route: bool
     ) -> None:
         """The veth pair, and the container's end of it configured. Seed 1.2.1.1.2.10.2."""
-        with step("add_link"):
-            nl = self._kernel.nl_open()
-            try:
-                self._add_link(nl, endpoint, sandbox.netns_fd, interface_name(index))
-            finally:
-                os.close(nl)
+        with step("add_link"), Descriptors() as fds:
+            nl = fds.open(self._kernel.nl_open)
+            self._add_link(nl, endpoint, sandbox.netns_fd, interface_name(index))
         with step("add_interface"):
             add_interface(self._kernel, sandbox, endpoint, index, default_route=default_route)
 

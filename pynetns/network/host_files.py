@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from ..errors import InvalidParameter, System, Unavailable
 from ..files import set_mode
+from ..forks import Descriptors
 
 HOST_HOSTS = "/etc/hosts"
 HOST_RESOLV_CONF = "/etc/resolv.conf"
@@ -238,8 +239,9 @@ def write_in_place(path: str, data: bytes) -> bool:
     first: ext4 flushes a file that was cut to nothing when it is closed.
     """
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
-        try:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        with Descriptors() as fds:
+            fds.append(fd := os.open(path, flags, 0o644))
             old = os.read(fd, len(data) + 1)
             if not old:  # just made, or never finished
                 set_mode(fd, 0o644)
@@ -251,8 +253,6 @@ def write_in_place(path: str, data: bytes) -> bool:
             if len(old) > len(data):
                 os.ftruncate(fd, len(data))
             return True
-        finally:
-            os.close(fd)
     except OSError as error:
         if error.errno in _FULL:
             raise Unavailable(f"{path}: {error.strerror}: free some space there") from error

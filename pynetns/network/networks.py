@@ -9,17 +9,16 @@ moby initBridgeDriver, libnetwork controller.NetworkByName.
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import secrets
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
+from functools import partial
 from itertools import count
 
 from ..errors import Conflict, NotFound, PynetnsError
 from ..kernel import Kernel
+from ..locks import ThreadLock, take
 from ..model.network import DEFAULT_NETWORK
 from ..store import EndpointRow, NetworkRow, Store
 from ..trace import step
@@ -61,7 +60,7 @@ class Networks:
         self._options = options
         drivers: tuple[Driver, ...] = (BridgeDriver(kernel, mark), NullDriver(), HostDriver())
         self._drivers = {driver.name: driver for driver in drivers}
-        self._thread_lock = threading.Lock()
+        self._thread_lock = ThreadLock()
         self._known = {name: self._without_row(name) for name in ("none", "host")}
 
     def _without_row(self, name: str) -> Network:
@@ -93,13 +92,12 @@ class Networks:
     def ensure(self, name: str, seen: Network | None) -> Network:
         """Make a network and the rules exist, unless another thread did since the caller has `seen`
         it. Raises as `get`."""
-        with self._thread_lock:
-            return self._ensure(name, seen)
+        return self._thread_lock.alone(partial(self._ensure, name, seen))
 
     def _ensure(self, name: str, seen: Network | None) -> Network:
         network = self._known.get(name)
         if network is None or network is seen:
-            with step("setup_bridge"), locked(self._lock_path):
+            with step("setup_bridge"), take(self._lock_path):
                 self._known.pop(name, None)
                 network = self._known[name] = self._set_up(name)
         return network
@@ -224,22 +222,20 @@ class Networks:
     def reclaim(self) -> list[str]:
         """Remove what a root that was here before has left, also where containers are on it; what was
         removed."""
-        with self._thread_lock:
-            return self._reclaim()
+        return self._thread_lock.alone(self._reclaim)
 
     def _reclaim(self) -> list[str]:
-        with locked(self._lock_path):
+        with take(self._lock_path):
             known = [row.bridge for row in self._store.networks()]
             return reclaim(self._kernel, self._rules, self._mark, known, used=True)
 
     def remove_all(self) -> list[str]:
         """Remove rules, bridges and rows; what was removed. Conflict while a container is on one."""
-        with self._thread_lock:
-            return self._remove_all()
+        return self._thread_lock.alone(self._remove_all)
 
     def _remove_all(self) -> list[str]:
         removed = []
-        with locked(self._lock_path):
+        with take(self._lock_path):
             for row in self._store.networks():
                 if not self._store.retire_network(row.id):
                     raise Conflict(f"network {row.name} has active endpoints")
@@ -259,14 +255,3 @@ class Networks:
         removed += self._drivers[row.driver].delete(row)
         self._store.remove_network(row.id)
         return removed
-
-
-@contextmanager
-def locked(path: str) -> Iterator[None]:
-    """Alone among the processes that share an exec root; given back even by a killed one."""
-    fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(fd)

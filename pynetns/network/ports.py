@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import Conflict, InvalidParameter, System, Unavailable
+from ..forks import alone
 from ..kernel import Kernel
+from ..locks import ThreadLock
 from ..model.ports import parse_host_port, parse_port
 from ..store import PortRow, Store
 from .request import ContainerOptions
@@ -76,7 +77,7 @@ class PortAllocator:
     def __init__(self, store: Store, kernel: Kernel) -> None:
         self._store = store
         self._kernel = kernel
-        self._lock = threading.Lock()
+        self._lock = ThreadLock()
         self._last: dict[str, int] = {}
 
     def reserve(
@@ -113,22 +114,25 @@ class PortAllocator:
 
     def _any_free(self, request: PortRequest, held: list[int]) -> Reserved:
         """Serially from the last one on, so that a port just given back is not reused at once."""
-        with self._lock:
-            last = self._last.get(request.proto)
-            if last is None:
-                last = self._store.highest_port(request.proto, FIRST_FREE, LAST_FREE)
-            size = LAST_FREE - FIRST_FREE + 1
-            for step in range(1, size + 1):
-                port = FIRST_FREE + (last - FIRST_FREE + step) % size
-                fd = bind(self._kernel, request, port, held)
-                if fd >= 0:
-                    self._last[request.proto] = port
-                    return Reserved(
-                        request.proto, request.container_port, request.host_ip, port, fd
-                    )
+        found = self._lock.alone(lambda: self._next_free(request, held))
+        if found is not None:
+            return found
         raise Unavailable(
             f"no free port from {FIRST_FREE} to {LAST_FREE} on {request.host_ip}: remove containers"
         )
+
+    def _next_free(self, request: PortRequest, held: list[int]) -> Reserved | None:
+        last = self._last.get(request.proto)
+        if last is None:
+            last = self._store.highest_port(request.proto, FIRST_FREE, LAST_FREE)
+        size = LAST_FREE - FIRST_FREE + 1
+        for step in range(1, size + 1):
+            port = FIRST_FREE + (last - FIRST_FREE + step) % size
+            fd = bind(self._kernel, request, port, held)
+            if fd >= 0:
+                self._last[request.proto] = port
+                return Reserved(request.proto, request.container_port, request.host_ip, port, fd)
+        return None
 
     def _taken(self, request: PortRequest) -> Conflict:
         where = f"{request.host_ip}:{request.first}/{request.proto}"
@@ -139,7 +143,12 @@ class PortAllocator:
 
 
 def bind(kernel: Kernel, request: PortRequest, port: int, held: list[int]) -> int:
-    """A socket bound to the port, in `held` too; -1 when it is taken."""
+    """A socket bound to the port, in `held` too; -1 when it is taken. No child that is forked
+    meanwhile has a copy, if `held` is noted (forks.py)."""
+    return alone(lambda: _bind(kernel, request, port, held))
+
+
+def _bind(kernel: Kernel, request: PortRequest, port: int, held: list[int]) -> int:
     try:
         with kernel.port_bind(_TYPES[request.proto], request.host_ip, port) as sock:
             held.append(sock.detach())

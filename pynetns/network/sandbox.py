@@ -14,6 +14,7 @@ from functools import partial
 
 from ..errors import KernelError
 from ..files import make_directories
+from ..forks import Descriptors, alone
 from ..kernel import Kernel, Pending
 from ..model.network import NetworkSettings
 from . import host_files
@@ -37,40 +38,42 @@ class SandboxOptions:
 
 @dataclass(slots=True)
 class Sandbox:
-    """The network a container starts with. Owns `netns_fd`, `netlink_fd` and `held_fds`.
+    """The network a container starts with. Owns `namespace` and `held_fds`.
 
-    `netns_fd` is -1 in host mode (the host's own namespace, `key` is "" then); `held_fds` are the
-    sockets that reserve its host ports, for the shim to keep; `netlink_fd` acts inside and is
-    closed (-1) once the links are made.
+    `namespace` is the network namespace, empty in host mode (the host's own, `key` is "" then), and
+    until the links are made a netlink socket that acts inside; `held_fds` are the sockets that
+    reserve its host ports, for the shim to keep.
     """
 
     key: str = ""
-    netns_fd: int = -1
-    netlink_fd: int = -1
+    namespace: Descriptors = field(default_factory=Descriptors)
     settings: NetworkSettings = field(default_factory=NetworkSettings)
     hostname: str = ""
     domainname: str = ""
     hosts_path: str = ""
     hostname_path: str = ""
     resolv_conf_path: str = ""
-    held_fds: list[int] = field(default_factory=list)
+    held_fds: Descriptors = field(default_factory=Descriptors)
     endpoints: list[Endpoint] = field(default_factory=list)  # allocated, not joined yet
+
+    @property
+    def netns_fd(self) -> int:
+        """The namespace, -1 for none."""
+        return self.namespace[0] if self.namespace else -1
+
+    @property
+    def netlink_fd(self) -> int:
+        """The socket inside, -1 for none."""
+        return self.namespace[1] if len(self.namespace) > 1 else -1
 
     def close(self) -> None:
         """Close every descriptor. Idempotent."""
-        self.close_netlink()
-        fds, self.held_fds = self.held_fds, []
-        if self.netns_fd >= 0:
-            fds.append(self.netns_fd)
-            self.netns_fd = -1
-        for fd in fds:
-            os.close(fd)
+        self.namespace.close()
+        self.held_fds.close()
 
     def close_netlink(self) -> None:
         """The links are made."""
-        fd, self.netlink_fd = self.netlink_fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self.namespace.close_all_but(self.namespace[:1])
 
 
 def stub_sandbox(request: SandboxRequest, *, own_namespace: bool) -> Sandbox:
@@ -91,14 +94,15 @@ def join_networked(kernel: Kernel, networked: Networked) -> Sandbox:
     """The sandbox of another container: its namespace, names and files. moby
     initializeNetworkingPaths. KernelError when its namespace is gone."""
     key = networked.sandbox_key
+    namespace = Descriptors()
     if key:
-        namespace = kernel.ns_open(key, CLONE_NEWNET)
+        namespace.open(kernel.ns_open, key, CLONE_NEWNET)
     else:
         key = f"/proc/{networked.process.pid}/ns/net"
-        namespace = kernel.process_namespace(networked.process, "net")
+        namespace.open(kernel.process_namespace, networked.process, "net")
     return Sandbox(
         key=key,
-        netns_fd=namespace,
+        namespace=namespace,
         hostname=networked.hostname,
         domainname=networked.domainname,
         hosts_path=networked.hosts_path,
@@ -163,8 +167,10 @@ def new_namespace(
     """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it at
     the path `key`. osl.NewSandbox."""
     make = pending.finish if pending else partial(kernel.netns_create, ipv6_off=True, lo_up=True)
+    if pending:
+        pending.wait()
     # in one line: an interrupt finds them the sandbox's, or still the pending namespace's
-    sandbox.netns_fd, sandbox.netlink_fd = make()
+    alone(lambda: sandbox.namespace.extend(make()))
     try:
         kernel.ns_pin(sandbox.netns_fd, key)
     except KernelError as error:

@@ -16,10 +16,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
+from ..forks import Descriptors
 from ..kernel import Kernel
 from ..kernel.mount import MS_PRIVATE
 from ..kernel.process import ProcessIdentity
-from ..undo import Descriptors, Undo
+from ..undo import Undo
 from .cgroups.protocol import Cgroups
 from .plan.handles import Handles, cgroup_mount_attributes, open_mounts
 from .plan.render import CLONE_NAMESPACES, has_own_pids, render_plan
@@ -77,9 +78,9 @@ def create(
     """Cgroup, plan, process, bundle: it prepares itself from here on, and waits for its start, which
     is this process's to give. `spec_json`, asked meanwhile, becomes the bundle's config.json."""
     handles = open_handles(parts, creation, scope, undo)
-    go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
-    scope.callback(os.close, go_reader)
-    task = new_task(parts, creation, handles, go_writer)
+    go = scope.enter_context(Descriptors())
+    go_reader, _ = go.pipe()
+    task = new_task(parts, creation, handles, go)
     undo.push(task.abandon)
     handles = replace(handles, go=go_reader)
     task.create(render_plan(creation.spec, handles, creation.seccomp, creation.attach.winsize))
@@ -87,7 +88,9 @@ def create(
     return task
 
 
-def new_task(parts: Parts, creation: Creation, handles: Handles, go_fd: int = -1) -> Task:
+def new_task(
+    parts: Parts, creation: Creation, handles: Handles, go: Descriptors | None = None
+) -> Task:
     """The Task of `creation`, not made yet. A program without a pid namespace of its own leaves
     survivors: those in its cgroup die with it."""
     return Task(
@@ -100,7 +103,7 @@ def new_task(parts: Parts, creation: Creation, handles: Handles, go_fd: int = -1
         cgroup_fd=-1 if has_own_pids(creation.spec) else handles.cgroup,
         hold_fds=creation.hold_fds,
         attach=creation.attach,
-        go_fd=go_fd,
+        go=Descriptors() if go is None else go,
     )
 
 

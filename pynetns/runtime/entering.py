@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import KernelError, StartFailed
+from ..forks import Descriptors
 from ..kernel.process import ProcessIdentity
 from .creation import Parts
 from .plan.handles import Handles
@@ -69,21 +70,20 @@ def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
     """The files through which a process moves into each of the task's cgroups."""
     if handles.cgroup < 0:
         return handles.cgroup_joins
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup)
-    scope.callback(os.close, procs)
-    return (procs, *handles.cgroup_joins)
+    fds = scope.enter_context(Descriptors())
+    fds.append(os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup))
+    return (*fds, *handles.cgroup_joins)
 
 
 def open_exec_handles(parts: Parts, entering: Entering, scope: ExitStack) -> Handles:
     """What the entering process needs of the outside."""
-    pidfd = parts.kernel.process_open(entering.owner)
-    scope.callback(os.close, pidfd)
+    fds = scope.enter_context(Descriptors())
+    fds.append(parts.kernel.process_open(entering.owner))
+    fds.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
     cgroup = parts.cgroups.open(entering.owner_key)
     scope.callback(cgroup.close)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, proc)
     return Handles(
-        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=pidfd, proc=proc
+        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=fds[0], proc=fds[1]
     )
 
 

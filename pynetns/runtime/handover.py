@@ -6,7 +6,6 @@ does both itself, needs none of this. OCI runtime spec, "create" and "start".
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import struct
@@ -29,21 +28,20 @@ def prepared(task: Task, shim: ShimClient, told: socket.socket) -> tuple[int, in
     message, control, _, _ = told.recvmsg(64, socket.CMSG_SPACE(_CREDENTIALS.size))
     if message:
         pid: int = _CREDENTIALS.unpack(control[0][2])[0]
-        return pid, shim.run_of(task.pending)
+        return pid, task.run
     task.start()  # it has ended: the answer says why
     raise StartFailed("the process has ended before it was prepared", 128)
 
 
 def resume(task: Task, shim: ShimClient, run: int) -> None:
-    """Take over a task that another process has created; `go_fd` is set."""
+    """Take over a task that another process has created; `go` is set."""
     task.pending = shim.resume_spawn(task.key, run)
+    task.begun = True
 
 
 def leave(task: Task, shim: ShimClient) -> None:
     """Let go of a task that was created and not started: it goes on waiting."""
-    go, task.go_fd = task.go_fd, -1
-    if go >= 0:
-        os.close(go)
-    pending, task.pending = task.pending, -1
-    if pending >= 0:
-        shim.leave_spawn(pending)
+    task.go.close()
+    if task.begun and task.pending is not None:
+        shim.leave_spawn(task.pending)
+    task.begun = False

@@ -22,6 +22,7 @@ from typing import Any
 
 from ..errors import Conflict, InvalidParameter, Unavailable, clear_errors
 from ..files import check_state_directory, make_directories
+from ..forks import Descriptors
 from ..kernel import Kernel, LinuxKernel
 from ..kernel import pidfd as pidfds
 from ..kernel.mount import MS_PRIVATE, MS_SLAVE
@@ -143,7 +144,7 @@ class Runtime:
                 raise Conflict(f"container {container_id}: cannot start, it is {status}")
             task = Task(self.shim, container_id, place.path, program=state.program)
             try:
-                task.go_fd = place.open_fifo()
+                task.go.open(place.open_fifo)
                 # first: it can fail before an answer could be asked for
                 resume(task, self.shim, state.run)
                 pid = task.start()
@@ -297,17 +298,15 @@ class Runtime:
         creation = self._creation(state, spec, stdio, scope)
         console = _connect(console_socket, scope)
         handles = open_handles(self, creation, scope, undo)
-        go = place.make_fifo()
-        scope.callback(os.close, go)
-        ours, theirs = told_socket()
-        scope.callback(ours.close)
-        scope.callback(theirs.close)
-        handles = replace(handles, go=go, told=theirs.fileno(), console=console)
+        go = scope.enter_context(Descriptors()).open(place.make_fifo)
+        told = scope.enter_context(Descriptors())
+        ours = scope.enter_context(told_socket(told))
+        handles = replace(handles, go=go, told=told[0], console=console)
         task = new_task(self, creation, handles)
         undo.push(task.kill)
         plan = render_plan(spec, handles, creation.seccomp, spec["process"]["winsize"])
         task.create(plan)
-        theirs.close()
+        told.close()
         return task, ours
 
     def _creation(
@@ -339,9 +338,9 @@ class Runtime:
         """The root file system as a detached mount, with what is mounted below it."""
         path = spec["root"]["path"]
         slave = spec["linux"]["rootfsPropagation"].endswith("slave")
-        fd = self.kernel.tree_clone(path, propagation=MS_SLAVE if slave else MS_PRIVATE)
-        scope.callback(os.close, fd)
-        return fd
+        fds = scope.enter_context(Descriptors())
+        fds.append(self.kernel.tree_clone(path, propagation=MS_SLAVE if slave else MS_PRIVATE))
+        return fds[0]
 
 
 def default_cgroup_parent(root: str) -> str:

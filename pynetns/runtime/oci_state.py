@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass, field
 
 from ..errors import Conflict, NotFound, StateDamaged
 from ..kernel.process import ProcessIdentity
+from ..locks import take_directory
 
 _STATE, _FIFO = "state.json", "exec.fifo"
 
@@ -79,17 +80,14 @@ class StateDirectory:
     @contextmanager
     def locked(self) -> Iterator[StateDirectory]:
         """Hold the container's lock; waits for it. NotFound, also of one that is removed meanwhile."""
-        fd = self._open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            try:
-                if not self._is_there(fd):
-                    raise self._missing()
-                yield self
-            finally:
-                fcntl.flock(fd, fcntl.LOCK_UN)  # a child forked meanwhile has a copy
-        finally:
-            os.close(fd)
+            lock = take_directory(self.path)
+        except FileNotFoundError as error:
+            raise self._missing() from error
+        with lock:
+            if not self._is_there(lock.fileno()):
+                raise self._missing()
+            yield self
 
     def is_locked(self) -> bool:
         """Whether somebody holds the lock. NotFound."""

@@ -15,12 +15,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from ..errors import Conflict, KernelError, StartFailed
+from ..errors import Conflict, KernelError, StartFailed, Unavailable
 from ..files import make_directories
+from ..forks import Descriptors, alone
 from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
+from .shim.connection import Connection
 from .shim.protocol import Exit, Shim
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
@@ -90,9 +92,9 @@ class Task:
     nowhere; `log_dir_fd` is the directory of its log, -1 for none,
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
-    survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
-    it does not wait. `program` is for messages, where there is no `plan`. OCI's and containerd's two
-    steps, seed 1.2.3 and 1.2.4.
+    survivors), -1 for none. `go` holds the pipe that the plan waits for, its write end last,
+    and nothing where it does not wait. `program` is for messages, where there is no `plan`. OCI's
+    and containerd's two steps, seed 1.2.3 and 1.2.4.
     """
 
     shim: Shim
@@ -104,20 +106,24 @@ class Task:
     cgroup_fd: int = -1
     hold_fds: Sequence[int] = ()
     attach: Attach = field(default_factory=Attach)
-    go_fd: int = -1
+    go: Descriptors = field(default_factory=Descriptors)
     pid: int = 0
     plan: Plan | None = None
     program: str = ""
-    pending: int = -1
+    begun: bool = False  # made, or about to be, and neither started nor given up
+    pending: Connection | None = None
 
     def create(self, plan: Plan) -> None:
         """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
         self.plan = plan
-        record = -1
-        if self.directory:
-            record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        own = Descriptors()
         try:
+            record = -1
+            if self.directory:
+                own.append(os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+                record = own[0]
             flags, fds = self._descriptors(record)
+            self.begun = True
             self.pending = self.shim.begin_spawn(
                 self.key,
                 (self.log_options if self.log_dir_fd >= 0 else b"") + plan.encode(),
@@ -127,27 +133,38 @@ class Task:
                 hold_fds=self.hold_fds,
             )
         except KernelError as error:
+            self.begun = False  # nothing has come of it
             raise start_error(error, self.plan) from error
+        except Unavailable:
+            self.begun = False  # the shim has not heard of it
+            raise
         finally:
-            if record >= 0:
-                os.close(record)
+            own.close()
+
+    @property
+    def run(self) -> int:
+        """By which another process finds it once it is made."""
+        return self.pending.run if self.pending is not None else 0
 
     def kill(self) -> None:
         """Undo `create` of a task that waits at a pipe which others hold open: returns when the process
         is gone. Nothing to do after `start` and `leave`."""
-        if self.pending >= 0:
+        if self.begun:
             self.shim.signal(self.key, signal.SIGKILL)
             self.abandon()
 
     def start(self) -> int:
         """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
         with step("task_start"):
-            self._go(b"\n")
-            pending, self.pending = self.pending, -1
+            self._go()
+            pending = self.pending
+            assert pending is not None
             try:
                 answer = self.shim.finish_spawn(pending, self.key)
             except KernelError as error:
+                self.begun = False
                 raise start_error(error, self.plan, self.program) from error
+            self.begun = False
             if answer.payload and self.plan is not None:
                 self._add_spans(answer)
             self.pid = answer.value
@@ -155,21 +172,21 @@ class Task:
 
     def abandon(self) -> None:
         """Undo `create`: returns when the process is gone. Nothing to do after `start`."""
-        self._go(b"")
-        pending, self.pending = self.pending, -1
-        if pending >= 0:
-            with suppress(KernelError):
-                self.shim.finish_spawn(pending, self.key)
+        self.go.close()
+        if not self.begun:
+            return
+        with suppress(KernelError):
+            if self.pending and self.pending.run:  # not answered
+                self.shim.finish_spawn(self.pending, self.key)
+            elif self.shim.signal(self.key, signal.SIGKILL):  # a signal handler's exception came
+                self.shim.wait(self.key)
+        self.begun = False
 
-    def _go(self, word: bytes) -> None:
-        go, self.go_fd = self.go_fd, -1
-        if go >= 0:
-            try:
-                os.write(go, word)
-            except BrokenPipeError:
-                pass  # it has failed before it came to wait: the answer says how
-            finally:
-                os.close(go)
+    def _go(self) -> None:
+        if self.go:
+            with suppress(BrokenPipeError):  # it failed before it came to wait: the answer says how
+                os.write(self.go[-1], b"\n")
+        self.go.close()
 
     def _descriptors(self, record: int) -> tuple[int, list[int]]:
         flags = self.flags | (frame.SPAWN_TRACE if recording() else 0)
@@ -196,11 +213,18 @@ class Task:
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def told_socket() -> tuple[socket.socket, socket.socket]:
-    """The pair for handover.py's `prepared`: whoever writes to the second is known by his pid. unix(7)."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+def told_socket(theirs: Descriptors) -> socket.socket:
+    """One of a pair, for handover.py's `prepared`; the other is put into `theirs`, and whoever writes to
+    it is known by his pid. No forked child keeps that, so that it ends with its last holder. unix(7)."""
+
+    def make() -> socket.socket:
+        ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        theirs.append(other.detach())
+        return ours
+
+    ours = alone(make)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    return ours, theirs
+    return ours
 
 
 def start_error(error: KernelError, plan: Plan | None = None, program: str = "") -> StartFailed:
@@ -235,25 +259,29 @@ def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
     Source: moby libcontainerd prepareBundleDir, seed section 1.2.3.
     """
     directory = task_directory(exec_root, key)
+    made: list[None] = []  # by us: another may make it at the same time
+    undo.push(_delete_made, exec_root, key, made)
     try:
-        os.mkdir(directory, 0o700)
+        made.append(os.mkdir(directory, 0o700))  # type: ignore[func-returns-value]
     except FileNotFoundError:  # somebody has deleted the directory of all bundles
         make_directories(directory, 0o700, 0o700)
+        made.append(None)
     except FileExistsError as error:
         raise Conflict(f"id {key} already in use") from error
-    undo.push(delete_bundle, exec_root, key)
     return directory
+
+
+def _delete_made(exec_root: str, key: str, made: Sequence[None]) -> None:
+    if made:
+        delete_bundle(exec_root, key)
 
 
 def write_bundle(directory: str, spec_json: str) -> None:
     """Write the bundle's `config.json`: the spec as it is executed."""
-    fd = os.open(
-        f"{directory}/config.json", os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC, 0o600
-    )
-    try:
-        os.write(fd, spec_json.encode())
-    finally:
-        os.close(fd)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC
+    with Descriptors() as fds:
+        fds.append(os.open(f"{directory}/config.json", flags, 0o600))
+        os.write(fds[0], spec_json.encode())
 
 
 def mark_shared(exec_root: str, key: str) -> None:

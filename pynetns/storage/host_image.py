@@ -12,17 +12,16 @@ https://docs.kernel.org/filesystems/overlayfs.html, "whiteouts and opaque direct
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ..errors import System
 from ..files import make_directories
 from ..kernel import Kernel
+from ..locks import DirectoryLock, take_directory
 from .layers import remove_tree
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -136,15 +135,9 @@ class HostMask:
         ]
         return mask_entries(points, hidden)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> DirectoryLock:
         make_directories(self._place, 0o700)
-        fd = os.open(self._place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        return take_directory(self._place)
 
 
 def write_mask(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> None:

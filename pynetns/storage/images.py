@@ -8,21 +8,20 @@ who uses an image.
 from __future__ import annotations
 
 import datetime
-import fcntl
 import hashlib
 import json
 import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
 from ..files import make_directories, make_directory, sync_directory
 from ..kernel import Kernel
+from ..locks import DirectoryLock, take_directory
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
@@ -134,22 +133,21 @@ class ImageStore:
         config = apply_changes({}, changes)
         with Undo() as undo:
             layer, held = self._new_directory()
-            undo.push(os.close, held)
+            undo.push(held.close)
             undo.push(remove_tree, layer)
             content = self._unpack(source, f"{layer}/diff")
             _sync(layer)
             with self._locked():
                 return self._register(layer, content, name, config)
 
-    def _new_directory(self) -> tuple[str, int]:
-        """An empty layer below `<root>/tmp`, and the descriptor whose lock says it is in use."""
+    def _new_directory(self) -> tuple[str, DirectoryLock]:
+        """An empty layer below `<root>/tmp`, and the lock that says it is in use."""
         path = f"{self._root}/tmp/import-{secrets.token_hex(8)}"
         try:
             make_directories(f"{self._root}/tmp", 0o711)
             make_directory(path, 0o710)
             make_directory(f"{path}/diff", 0o755)
-            held = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            fcntl.flock(held, fcntl.LOCK_EX)
+            held = take_directory(path)
         except OSError as error:
             raise Unavailable(f"import: {error.filename}: {error.strerror}") from error
         return path, held
@@ -240,29 +238,17 @@ class ImageStore:
             if not name.startswith("import-"):
                 continue
             try:
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                continue
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                remove_tree(path)
-                removed.append(f"import {path}")
-            except BlockingIOError:
-                continue  # still at work
-            finally:
-                os.close(fd)
+                with take_directory(path, wait=False):
+                    remove_tree(path)
+                    removed.append(f"import {path}")
+            except (FileNotFoundError, BlockingIOError):
+                continue  # gone, or still at work
         return removed
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
+    def _locked(self) -> DirectoryLock:
         """Alone among all that add or remove layers, in any process."""
         make_directories(f"{self._root}/image", 0o711)
-        fd = os.open(f"{self._root}/image", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        return take_directory(f"{self._root}/image")
 
 
 def _sync(path: str) -> None:

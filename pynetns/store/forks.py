@@ -6,10 +6,10 @@ anew in the child. See fork(2); https://www.sqlite.org/howtocorrupt.html, sectio
 
 from __future__ import annotations
 
-import os
 import weakref
 from typing import Protocol
 
+from ..forks import Hooks, around
 from .connection import Opening, leave, start_anew
 
 
@@ -66,8 +66,4 @@ def _after_fork_in_child() -> None:
     _forking.clear()
 
 
-os.register_at_fork(
-    before=_before_fork,
-    after_in_parent=_after_fork_in_parent,
-    after_in_child=_after_fork_in_child,
-)
+around(Hooks(_before_fork, _after_fork_in_parent, _after_fork_in_child))

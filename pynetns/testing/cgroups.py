@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import Conflict
 from ..files import make_directories
+from ..forks import Descriptors
 from ..model.config import HostConfig
 from ..runtime.cgroups.cgroup import Cgroup
 from ..runtime.cgroups.hierarchy import CONTROLLERS, Hierarchies
@@ -61,7 +62,7 @@ class FakeCgroups:
 
     def _opened(self, path: str) -> Cgroup:
         fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        return Cgroup(fd, (), {"": path}, (("", path),))
+        return Cgroup(fd, (), {"": path}, (("", path),), Descriptors((fd,)))
 
     def open(self, container_id: str) -> Cgroup:
         self._kernel.called("cgroup.open", container_id)

@@ -69,6 +69,9 @@ class FakePending:
         self._kernel = kernel
         self._made = [kernel.new_namespace()]
 
+    def wait(self) -> None:
+        """It is there."""
+
     def finish(self) -> tuple[int, int]:
         """A second time is a mistake of the caller."""
         self._kernel.called("netns_create")

@@ -15,10 +15,12 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
 
 from ..errors import KernelError
 from ..kernel import frame
 from ..kernel.frame import Frame
+from ..runtime.shim.connection import Connection
 from ..runtime.shim.protocol import Exit
 from ..runtime.task import write_exit
 from .kernel import FakeKernel
@@ -43,6 +45,13 @@ def not_found(program: str = "") -> KernelError:
 def _echo(process: FakeProcess) -> int:
     process.write(" ".join(process.args[1:]) + "\n")
     return 0
+
+
+def _connection(handle: Handle) -> Connection:
+    """One that becomes readable with the object."""
+    connection = Connection()
+    connection.open(handle.open)
+    return connection
 
 
 @dataclass
@@ -84,8 +93,8 @@ class FakeShim:
         self.default: Program = None
         self.alive = False  # it is started by the first spawn
         self._tasks: dict[str, _Task] = {}
-        self._pending: dict[int, _Task] = {}
-        self._next = 0
+        self._pending: dict[int, _Task] = {}  # by run
+        self._runs = count(1)
         self._changed = threading.Condition(kernel.lock)
 
     def task(self, key: str) -> FakeProcess:
@@ -103,7 +112,7 @@ class FakeShim:
         flags: int,
         first_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
-    ) -> int:
+    ) -> Connection:
         self.kernel.called("shim.begin_spawn", key)
         with self._changed:
             self.alive = True
@@ -112,9 +121,10 @@ class FakeShim:
             task = self._make(key, plan, plan_fds, flags, list(first_fds))
             task.held += map(os.dup, hold_fds)
             self._tasks[key] = task
-            self._next += 1
-            self._pending[self._next] = task
-            return self._next
+            pending = _connection(task.process.handle)
+            pending.run = next(self._runs)
+            self._pending[pending.run] = task
+            return pending
 
     def _make(
         self, key: str, plan: bytes, plan_fds: Sequence[int], flags: int, first: list[int]
@@ -159,8 +169,10 @@ class FakeShim:
         self.kernel.add_process(process)
         return process
 
-    def finish_spawn(self, pending: int, key: str) -> Frame:
-        task = self._pending.pop(pending)
+    def finish_spawn(self, pending: Connection, key: str) -> Frame:
+        task = self._pending.pop(pending.run)
+        pending.run = 0
+        pending.close()
         try:
             self.kernel.called("shim.finish_spawn", key)
             code = self._execute(task)
@@ -232,17 +244,17 @@ class FakeShim:
             self._changed.wait_for(lambda: self._tasks.get(key) is not task)
             return Exit(task.process.exit_code or 0, task.process.finished)
 
-    def waiter(self, key: str, *, pid: int = 0) -> int:
+    def waiter(self, key: str, *, pid: int = 0) -> Connection | None:
         self.kernel.called("shim.waiter", key)
         if not self.alive:
-            return -1
+            return None
         task = self._find(key, pid)
         if task is not None:
-            return task.process.handle.open()
+            return _connection(task.process.handle)
         ended = Handle()
-        fd = ended.open()
+        connection = _connection(ended)
         ended.close()
-        return fd
+        return connection
 
     def tasks(self, patience: float | None = None) -> dict[str, int]:
         self.kernel.called("shim.tasks")

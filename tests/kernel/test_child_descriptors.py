@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
+from pynetns.forks import Descriptors
 from pynetns.kernel.operations import Plan
 from pynetns.lowlevel.spawn import spawn
 from pynetns.runtime.task import Task
@@ -131,7 +132,7 @@ def test_the_directory_of_its_cgroup_is_not_kept(engine, tmp_path):
         plan.setns(mounts, 0x00020000)
         plan.wait(reader)
         plan.exec(["true"], ENV)
-        task = Task(engine.shim, "t", str(tmp_path), go_fd=writer)
+        task = Task(engine.shim, "t", str(tmp_path), go=Descriptors([writer]))
         task.create(plan)
         pid = engine.shim.tasks()["t"]
         wait_until_it_waits(pid)

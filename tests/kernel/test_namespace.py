@@ -337,3 +337,54 @@ def test_interrupt_at_any_line_loses_no_port(tmp_path):
         assert descriptors() == before, f"line {at}"
     store.close()
     assert at > 10
+
+
+def namespaces_in_child() -> list[str]:
+    """The network namespaces of which a child that is forked now has descriptors."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        found = []
+        for fd in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        os.write(writer, " ".join(name for name in found if name.startswith("net:")).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(pid, 0)
+    with open(reader, encoding="ascii") as told:
+        return told.read().split()
+
+
+@pytest.mark.parametrize("when", ["begun", "made", "taken"])
+def test_a_forked_child_keeps_no_namespace(when):
+    """It would stay, with its address, for as long as the child lives."""
+    from pynetns.network.sandbox import Sandbox
+
+    before = namespaces_in_child()
+    pending = LinuxKernel.netns_begin()
+    sandbox = Sandbox()
+    if when != "begun":
+        pending.wait()
+    if when == "taken":
+        sandbox.namespace.extend(pending.finish())
+    assert namespaces_in_child() == before
+    if when != "taken":
+        sandbox.namespace.extend(pending.finish())
+    assert os.readlink(f"/proc/self/fd/{sandbox.netns_fd}").startswith("net:")  # the parent's is
+    sandbox.close()
+
+
+def test_a_child_can_give_up_and_make_namespaces():
+    """Also where the thread that made its parent's is not."""
+    pending = LinuxKernel.netns_begin()
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        pending.close()
+        for fd in LinuxKernel.netns_begin().finish():
+            os.close(fd)
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+    for fd in pending.finish():
+        os.close(fd)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError, StartFailed
+from pynetns.forks import Descriptors
 from pynetns.kernel import frame
 from pynetns.kernel.operations import Plan
 from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
@@ -109,7 +110,7 @@ def test_a_start_is_not_answered_for_an_earlier_run(bench):
     pending = bench.shim.begin_spawn(
         "a", waiting_plan(bench, reader).encode(), [bench.mounts, reader], flags=0
     )
-    run = bench.shim._runs[pending]
+    run = pending.run
     os.write(writer, b"\n")
     bench.shim.finish_spawn(pending, "a")
     os.close(reader)
@@ -133,7 +134,7 @@ def waiting_plan(bench: Bench, reader: int) -> Plan:
 def test_a_created_task_waits_for_its_start(bench):
     (bench.root / "w").mkdir()
     reader, writer = os.pipe()
-    task = Task(bench.shim, "w", str(bench.root / "w"), go_fd=writer)
+    task = Task(bench.shim, "w", str(bench.root / "w"), go=Descriptors([writer]))
     task.create(waiting_plan(bench, reader))
     with pytest.raises(TimeoutError):  # it does nothing by itself
         bench.shim.wait("w", 0.1)
@@ -146,15 +147,15 @@ def test_a_created_task_waits_for_its_start(bench):
 def test_a_created_task_that_is_never_started_ends(bench, how):
     (bench.root / "w").mkdir()
     reader, writer = os.pipe()
-    task = Task(bench.shim, "w", str(bench.root / "w"), go_fd=writer)
+    task = Task(bench.shim, "w", str(bench.root / "w"), go=Descriptors([writer]))
     task.create(waiting_plan(bench, reader))
     os.close(reader)
     if how == "abandoned":
         task.abandon()
     else:
-        os.close(writer)
+        task.go.close()
         bench.shim.wait("w")
-        os.close(task.pending)
+        task.pending.close()
     assert bench.shim.tasks() == {}
     assert not (bench.root / "w" / "exit").exists()
 
@@ -360,10 +361,9 @@ def test_shim_ends_when_nothing_is_left(bench):
 
 def test_hostile_frames_are_answered_by_a_closed_connection(bench):
     bench.task("a", "exec sleep 1000")
-    fd = bench.shim.connect()
-    frame.send(fd, 99)
-    with pytest.raises(KernelError) as caught:
-        frame.receive(fd)
+    with bench.shim.connect() as connection:
+        frame.send(connection.fileno(), 99)
+        with pytest.raises(KernelError) as caught:
+            frame.receive(connection.fileno())
     assert caught.value.name == "EPIPE"
-    os.close(fd)
     assert "a" in bench.shim.tasks()

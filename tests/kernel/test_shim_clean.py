@@ -42,7 +42,7 @@ fcntl.flock(lock, fcntl.LOCK_EX)
 os.dup2(lock, 9, inheritable=True)
 open("/proc/self/oom_score_adj", "w").write("500")
 signal.setitimer(signal.ITIMER_REAL, 1000)
-os.close(ShimClient(root).connect())
+ShimClient(root).connect().close()
 """
 
 
@@ -137,7 +137,7 @@ import os, sys
 from pathlib import Path
 Path("/proc/sys/vm/memfd_noexec").write_text(sys.argv[2])
 from pynetns.runtime.shim.client import ShimClient
-os.close(ShimClient(sys.argv[1]).connect())
+ShimClient(sys.argv[1]).connect().close()
 """
     # the setting belongs to the pid namespace
     subprocess.run(

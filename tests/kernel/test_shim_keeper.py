@@ -102,7 +102,8 @@ def test_an_exit_in_the_moment_without_a_shim_is_known(bench):
 
 def test_requests_that_lay_unread_are_answered_by_the_successor(bench):
     bench.task("a", "exec sleep 1000")
-    fd = bench.shim.connect()
+    connection = bench.shim.connect()
+    fd = connection.fileno()
     shim = shim_processes(bench)[SHIM]
     bench.replaced = True
     os.kill(shim, signal.SIGSTOP)
@@ -111,7 +112,7 @@ def test_requests_that_lay_unread_are_answered_by_the_successor(bench):
     answer = frame.receive(fd)
     assert (answer.kind, answer.serial) == (frame.TASK, 7)
     assert frame.parse_tasks(answer.payload)[0][0] == "a"
-    os.close(fd)
+    connection.close()
 
 
 def test_who_waits_does_not_notice(bench):
@@ -123,9 +124,9 @@ def test_who_waits_does_not_notice(bench):
         kill(bench, which)
     assert not select.select([waiter], [], [], 0)[0]
     bench.shim.signal("a", signal.SIGKILL)
-    answer = frame.receive(waiter)
+    answer = frame.receive(waiter.fileno())
     assert (answer.kind, answer.arg) == (frame.EXITED, code_after(killed, 137))
-    os.close(waiter)
+    waiter.close()
 
 
 def test_a_terminal_goes_on(bench):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError, StartFailed, Unavailable
+from pynetns.forks import Descriptors
 from pynetns.kernel import frame
 from pynetns.kernel.operations import Plan
 from pynetns.lowlevel.join import CLONE_NEWNS
@@ -50,15 +51,15 @@ def test_requests_are_answered_beside_floods(bench):
     shim = shim_processes(bench)[0]
     connections = [bench.shim.connect() for _ in range(50)]
     os.kill(shim, signal.SIGSTOP)
-    for fd in connections:
-        frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-        frame.send(fd, frame.STARTED, key="calm")
+    for connection in connections:
+        frame.send(connection.fileno(), frame.HELLO, arg=frame.PROTOCOL)
+        frame.send(connection.fileno(), frame.STARTED, key="calm")
     os.kill(shim, signal.SIGCONT)
     answers = []
-    for fd in connections:
-        assert frame.receive(fd).kind == frame.HELLO
-        answers.append(frame.receive(fd).kind)
-        os.close(fd)
+    for connection in connections:
+        assert frame.receive(connection.fileno()).kind == frame.HELLO
+        answers.append(frame.receive(connection.fileno()).kind)
+        connection.close()
     assert answers == [frame.SPAWNED] * 50
 
 
@@ -124,7 +125,7 @@ def test_no_descriptors_left_is_a_clear_error_and_no_busy_loop(bench):
     with descriptor_limit(shim, 64), contextlib.ExitStack() as scope:
         with pytest.raises(Unavailable, match=f"shim of {bench.root}.*descriptors"):
             for _ in range(200):
-                scope.callback(os.close, bench.shim.connect(start=False))
+                scope.enter_context(bench.shim.connect(start=False))
         before = cpu_ticks(shim)
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as waiting:
             waiting.connect(str(bench.root / "shim.sock"))
@@ -202,7 +203,7 @@ def test_a_child_killed_before_its_program_is_a_failed_start(bench):
     plan.stdio()
     plan.wait(reader)
     plan.exec(["true"], ENV)
-    task = Task(bench.shim, "w", str(bench.root / "w"), go_fd=writer)
+    task = Task(bench.shim, "w", str(bench.root / "w"), go=Descriptors([writer]))
     task.create(plan)
     os.kill(bench.shim.tasks()["w"], signal.SIGKILL)
     with pytest.raises(StartFailed, match="killed before its program was executed"):

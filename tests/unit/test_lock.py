@@ -88,17 +88,20 @@ def test_an_exception_gives_it_back(place: str) -> None:
 @pytest.mark.filterwarnings("ignore:This process")
 def test_a_child_that_was_forked_meanwhile_does_not_keep_it(place: str, lock) -> None:  # type: ignore[no-untyped-def]
     reader, writer = os.pipe()
+    lives, tell = os.pipe()
     with lock(place, ID):
         pid = os.fork()
         if pid == 0:
             os.close(writer)
+            os.write(tell, b"x")
             os.read(reader, 1)
             os._exit(0)
+        os.read(lives, 1)
     try:
         assert is_free(place)
     finally:
-        os.close(reader)
-        os.close(writer)
+        for fd in (reader, writer, lives, tell):
+            os.close(fd)
         os.waitpid(pid, 0)
 
 

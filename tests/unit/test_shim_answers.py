@@ -14,6 +14,7 @@ from pynetns.errors import KernelError
 from pynetns.kernel import frame
 from pynetns.kernel.lib import ffi
 from pynetns.runtime.shim.client import NoShim, ShimClient
+from pynetns.runtime.shim.connection import Connection
 
 from ..interrupts import descriptors
 
@@ -46,7 +47,7 @@ def serve(shim: socket.socket, stale: int) -> threading.Thread:
 def test_a_wait_skips_what_is_told_again(client, stale, timeout):
     ours, shim = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with shim:
-        client.give(ours.detach())
+        client.give(Connection([ours.detach()]))
         thread = serve(shim, stale)
         ended = client.wait("a", timeout)
         thread.join()
@@ -56,7 +57,7 @@ def test_a_wait_skips_what_is_told_again(client, stale, timeout):
 def test_a_request_skips_what_is_told_again(client):
     ours, shim = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with shim:
-        client.give(ours.detach())
+        client.give(Connection([ours.detach()]))
         thread = serve(shim, frame.ERROR)
         answer = client.request(frame.LIST)
         thread.join()
@@ -140,7 +141,7 @@ def test_its_successor_is_asked_again(client, tmp_path, verb, endings):
 
 def test_an_idle_connection_to_one_that_has_ended_is_no_sign_of_life(client):
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    client.give(ours.detach())
+    client.give(Connection([ours.detach()]))
     theirs.close()
     assert not client.alive()
     with pytest.raises(NoShim):
@@ -151,8 +152,8 @@ def test_a_large_plan_leaves_no_descriptor(client):
     """It goes through a memory file, which is not ours once it is sent."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
-        client.give(ours.detach())
-        os.close(client.begin_spawn("a", bytes(frame.FRAME_MAX), [], flags=0))
+        client.give(Connection([ours.detach()]))
+        client.begin_spawn("a", bytes(frame.FRAME_MAX), [], flags=0).close()
 
 
 @pytest.mark.parametrize("ending", ENDINGS[1:])
@@ -195,7 +196,7 @@ def test_a_task_that_is_not_known_any_more_is_no_error(client, tmp_path):
 def test_nobody_there_is_no_error_where_that_is_an_answer(client):
     assert client.tasks() == {}
     assert client.signal("a", 9) is False and client.resize("a", 1, 2) is False
-    assert client.wait("a") is None and client.waiter("a") == -1
+    assert client.wait("a") is None and client.waiter("a") is None
     assert client.alive() is False
     with pytest.raises(NoShim):
         client.request(frame.LIST)

@@ -7,7 +7,8 @@ import os
 
 import pytest
 
-from pynetns.undo import Descriptors, Undo
+from pynetns.forks import Descriptors
+from pynetns.undo import Undo
 
 
 def fail(text: str = "no") -> None:

@@ -24,6 +24,7 @@ from ...errors import (
     shortage,
 )
 from ...files import make_directory, set_mode
+from ...forks import Descriptors
 from ...model.config import Config, HostConfig
 from ...model.log_config import resolve
 from ...model.parse import validate_name
@@ -91,8 +92,16 @@ def make_container(
     engine: Services, record: ContainerRecord, name: str | None, image: Image | None
 ) -> None:
     """Name, row and files; all or nothing. From the row on, the image cannot be removed."""
+    with Undo() as lock, lock:
+        lock.push(remove_lock, engine.exec_root, record.id)
+        _make_locked(engine, record, name, image)
+        lock.dismiss()
+
+
+def _make_locked(
+    engine: Services, record: ContainerRecord, name: str | None, image: Image | None
+) -> None:
     with container_lock(engine.exec_root, record.id), Undo() as undo, undo:
-        undo.push(remove_lock, engine.exec_root, record.id)
         undo.push(give_back_name, engine, record.id)
         on_record = image.id if image is not None and image.on_record else ""
         name = register_name(engine, record, name, on_record)
@@ -244,8 +253,6 @@ def create_log(path: str) -> None:
         return
     with suppress(FileExistsError):
         make_directory(os.path.dirname(path), 0o700)  # local-logs
-    log = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640)
-    try:
-        set_mode(log, 0o640)
-    finally:
-        os.close(log)
+    with Descriptors() as fds:
+        fds.append(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o640))
+        set_mode(fds[0], 0o640)

@@ -7,7 +7,6 @@ exec is a task of the shim like a container, its output goes straight to whoever
 from __future__ import annotations
 
 import json
-import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, StartFailed, clear_errors
+from ...forks import Descriptors
 from ...kernel.process import ProcessIdentity, recorded
 from ...runtime.entering import Entering, enter
 from ...runtime.security.capabilities import machine_capabilities
@@ -89,12 +89,12 @@ class Exec:
     def ending(self) -> Iterator[int]:
         """A descriptor that becomes readable when it has ended, for whoever reads its pipes: they
         may be held open by its background jobs. -1 where the shim ends them (a terminal)."""
-        fd = self._engine.shim.waiter(self.id) if self._direct else -1
-        try:
-            yield fd
-        finally:
-            if fd >= 0:
-                os.close(fd)
+        connection = self._engine.shim.waiter(self.id) if self._direct else None
+        if connection is None:
+            yield -1
+            return
+        with connection:
+            yield connection.fileno()
 
     def signal(self, signal: int) -> bool:
         """Send it a signal; False when it has ended."""
@@ -187,11 +187,9 @@ def exec_user(
     engine: Services, owner: ProcessIdentity, user: str, group_add: Sequence[str]
 ) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = engine.kernel.process_root(owner)
-    try:
-        return get_user(*read_user_files(engine.kernel, root), user, group_add)
-    finally:
-        os.close(root)
+    with Descriptors() as fds:
+        fds.append(engine.kernel.process_root(owner))
+        return get_user(*read_user_files(engine.kernel, fds[0]), user, group_add)
 
 
 def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str, Any]:

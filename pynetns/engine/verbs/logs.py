@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...streams.logs import Wanted, choose, read_logs
@@ -37,15 +37,12 @@ def _copy_logs(
     engine: Services, record: ContainerRecord, wanted: Wanted, pid: int, reader_fd: int
 ) -> Iterator[tuple[str, bytes]]:
     """`pid` of the run that is followed, 0 for none."""
-    ended = engine.shim.waiter(record.id, pid=pid) if pid else -1
-    try:
+    waiter = engine.shim.waiter(record.id, pid=pid) if pid else None
+    with waiter or nullcontext():
         yield from read_logs(
             log_path(engine.root, record),
             wanted,
-            follow=ended >= 0,
-            ended_fd=ended,
+            follow=waiter is not None,
+            ended_fd=-1 if waiter is None else waiter.fileno(),
             reader_fd=reader_fd,
         )
-    finally:
-        if ended >= 0:
-            os.close(ended)

@@ -22,6 +22,7 @@ from ...errors import (
     Unavailable,
     clear_errors,
 )
+from ...forks import Descriptors
 from ...kernel import Pending
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
@@ -72,12 +73,16 @@ def container_start(engine: Services, container_id: str, attach: Attach = _NO_AT
                 container_remove(engine, container_id, force=True)
             except PynetnsError as error:  # the caller has to know why it did not start
                 log.warning("container %s is not removed : %s", container.name, error)
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # which refers to this frame: a circle would keep what it refers to
 
 
 def run_start(engine: Services, container: Starting, attach: Attach) -> None:
     # descriptors first, so that an undo has some to work with even where they had run out
-    with Undo() as undo, undo, ExitStack() as scope:
+    with Undo() as undo, undo, ExitStack() as scope, scope:
+        undo.push(engine.store.set_state, container.id, container.state)
         namespace = begin_namespace(engine, container, scope)
         directory = claim_bundle(engine, container.id, undo)
         joined = join_containers(engine, container)
@@ -89,8 +94,8 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
                 engine, container, directory, rootfs, sandbox, spec, attach, scope, undo
             )
         engine.network.join_sandbox(sandbox)
-        pid = task.start()
         undo.push(end_task, engine, container.id)
+        pid = task.start()
         record_started(engine, container, sandbox, pid)
         undo.dismiss()
 
@@ -110,9 +115,9 @@ def conditional_mount_on_start(engine: Services, container: Starting, scope: Exi
     """The root file system as a detached overlay mount; it lives as long as somebody uses it."""
     with step("conditional_mount_on_start"):
         record = container.record
-        fd = engine.rootfs.mount(record.id, record.lowers)
-        scope.callback(os.close, fd)
-        return fd
+        fds = scope.enter_context(Descriptors())
+        fds.append(engine.rootfs.mount(record.id, record.lowers))
+        return fds[0]
 
 
 def initialize_networking(
@@ -182,9 +187,9 @@ def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tup
     if not name:
         return -1, b""
     path = container_directory(engine.root, record.id)
-    fd = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, fd)
-    return fd, encode_log_options(parse_log_options(record.host_config.log_config), name)
+    fds = scope.enter_context(Descriptors())
+    fds.append(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    return fds[0], encode_log_options(parse_log_options(record.host_config.log_config), name)
 
 
 def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid: int) -> None:
@@ -218,6 +223,9 @@ def record_failure(engine: Services, container: Starting, error: BaseException) 
     if len(text) > _MAX_ERROR:
         text = f"{text[:_MAX_ERROR]}…"
     try:
+        row = engine.store.container(container.id)
+        if row is not None and row.state.running:
+            return  # it has started: what came was a signal handler's, after that
         engine.store.set_state(container.id, replace(container.state, error=text, exit_code=code))
     except Unavailable as unwritten:  # the error itself is what the caller has to know
         log.warning("container %s : its failure is not recorded : %s", container.name, unwritten)

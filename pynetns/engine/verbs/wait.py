@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from ...errors import InvalidParameter, NotFound, clear_errors
+from ...forks import Descriptors
 from ...streams.inotify import CREATED, DELETED, DirectoryWatch
 from ..ending import await_end, recorded_exit_code
 from ..recover import read_row, settle_now
@@ -109,11 +110,10 @@ def _follow(
     """Wait until somebody starts (or has started) the container so that its row is `reached`; None
     when it is removed instead. A start makes its bundle, a removal removes its lock."""
     with ExitStack() as scope:
-        directories = []
+        directories = scope.enter_context(Descriptors())
         for name in ("tasks", "locks"):
             path = f"{engine.exec_root}/{name}"
             directories.append(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
-            scope.callback(os.close, directories[-1])
         watch = scope.enter_context(DirectoryWatch(*directories, events=CREATED | DELETED))
         while True:
             try:

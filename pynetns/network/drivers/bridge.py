@@ -8,11 +8,11 @@ never changed. libnetwork bridge driver; seed section 1.2.1.1.2.4.1.
 from __future__ import annotations
 
 import errno
-import os
 import socket
 from collections.abc import Sequence
 
 from ...errors import Conflict, KernelError, Unavailable
+from ...forks import Descriptors
 from ...kernel import Kernel
 from ...kernel.interfaces import Link
 from ...store import NetworkRow
@@ -108,11 +108,9 @@ def setup_bridge(kernel: Kernel, name: str, mark: Mark, address: str, prefix: in
     Raises Conflict (the name belongs to somebody else), Unavailable (/proc/sys is read-only),
     KernelError. The caller sees to it that no other process does the same.
     """
-    nl = kernel.nl_open()
-    try:
+    with Descriptors() as fds:
+        nl = fds.open(kernel.nl_open)
         ifindex = _create_or_adopt(kernel, nl, name, mark, address, prefix, mtu)
-    finally:
-        os.close(nl)
     for key in _SYSCTLS:
         try:
             kernel.link_sysctl(name, key)
@@ -195,9 +193,7 @@ def bridge_ports(kernel: Kernel, ifindex: int) -> list[str]:
 def delete_links(kernel: Kernel, names: Sequence[str]) -> None:
     """Delete links of the host; absent ones are fine."""
     if names:
-        nl = kernel.nl_open()
-        try:
+        with Descriptors() as fds:
+            nl = fds.open(kernel.nl_open)
             for name in names:
                 kernel.link_delete(nl, name)
-        finally:
-            os.close(nl)

@@ -5,9 +5,10 @@ Owns: the record. Knows nothing of how it comes about.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+
+from ...forks import Descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +21,8 @@ class Cgroup:
     join_fds: tuple[int, ...]
     paths: Mapping[str, str]
     mounts: tuple[tuple[str, str], ...]
+    fds: Descriptors  # all of them
 
     def close(self) -> None:
-        """Release the descriptors, once."""
-        for fd in (self.v2_fd, *self.join_fds):
-            if fd >= 0:
-                os.close(fd)
+        """Release the descriptors. Idempotent."""
+        self.fds.close()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Iterator
 
 from ...errors import InvalidParameter, System, Unavailable
+from ...forks import Descriptors
 from .limits import Setting
 
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -25,11 +26,9 @@ END_SECONDS = 30.0  # for killed processes to end; longer only in uninterruptibl
 
 def write_file(path: str, value: str) -> None:
     """One write(2), which is how the kernel takes a value. OSError."""
-    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.write(fd, value.encode())
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        fds.append(os.open(path, os.O_WRONLY | os.O_CLOEXEC))
+        os.write(fds[0], value.encode())
 
 
 def read_file(path: str) -> str | None:

@@ -19,6 +19,7 @@ from typing import Any
 
 from ...errors import Conflict, Unavailable
 from ...files import make_directory
+from ...forks import Descriptors
 from ...kernel import Kernel
 from ...model.config import HostConfig
 from ...undo import Undo
@@ -77,16 +78,15 @@ class CgroupManager(CgroupView):
             parents.remember(f"{self._hierarchies.anchor}{self.parent}", parent)
         path = f"{parent}/{container_id}"
         with contextlib.ExitStack() as opened:
-            v2_fd = -1
+            fds = opened.enter_context(Descriptors())
             if self._hierarchies.v2:
                 self._make_v2(parent, path)
                 undo.push(self.remove_path, path)
                 if parent == self.parent:
                     self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
-                v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}")
-                opened.callback(os.close, v2_fd)
+                fds.append(v2.open_cgroup(f"{self._hierarchies.v2}{path}"))
                 if parent != self.parent or not self._policy.is_default(rules):
-                    self._policy.attach(v2_fd, rules)
+                    self._policy.attach(fds[0], rules)
             elif "devices" not in self._hierarchies.v1:
                 raise Unavailable("cgroup: neither a v2 nor a v1 devices hierarchy is mounted")
             else:
@@ -94,7 +94,7 @@ class CgroupManager(CgroupView):
             joined = self._make_v1(path, settings)
             if parent not in ("", self.parent):
                 joined |= self._make_below(parent, path, joined)
-            if v2_fd < 0:
+            if not fds:
                 joined["devices"] = self._make_one(self._hierarchies.v1["devices"], path, "devices")
                 v1.apply_devices(joined["devices"], rules)
             for setting in settings:
@@ -102,7 +102,7 @@ class CgroupManager(CgroupView):
                     v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
             if "memory" in self._hierarchies.v2_controllers:
                 v2.note_oom(self._hierarchies.v2, f"{self._hierarchies.v2}{path}")
-            cgroup = self._opened(path, v2_fd, joined)
+            cgroup = self._opened(path, fds, joined)
             opened.pop_all()
             return cgroup
 
@@ -185,19 +185,16 @@ class CgroupManager(CgroupView):
         rest = [mount for mount in self._hierarchies.all_v1 if mount not in ours.values()]
         return {**ours, **{os.path.basename(mount): mount for mount in rest}}
 
-    def _opened(self, path: str, v2_fd: int, joined: Mapping[str, str]) -> Cgroup:
-        places = dict.fromkeys(joined.values())  # controllers may share a hierarchy
-        with contextlib.ExitStack() as opened:
-            fds = []
-            for directory in places:
-                fds.append(v1.open_procs(directory))
-                opened.callback(os.close, fds[-1])
-            opened.pop_all()
+    def _opened(self, path: str, fds: Descriptors, joined: Mapping[str, str]) -> Cgroup:
+        """`fds`: the v2 directory, where there is one; it becomes the Cgroup's."""
+        v2_fd = fds[0] if fds else -1
+        for directory in dict.fromkeys(joined.values()):  # controllers may share a hierarchy
+            fds.append(v1.open_procs(directory))
         paths, mounts = dict(joined), [(name, joined[name]) for name in sorted(joined)]
         if v2_fd >= 0:
             paths[""] = f"{self._hierarchies.v2}{path}"
             mounts.append(("unified" if self._hierarchies.v1 else "", paths[""]))
-        return Cgroup(v2_fd, tuple(fds), paths, tuple(mounts))
+        return Cgroup(v2_fd, tuple(fd for fd in fds if fd != v2_fd), paths, tuple(mounts), fds)
 
     # ---- where a container is ----
 
@@ -240,14 +237,11 @@ class CgroupManager(CgroupView):
         path = self._path(container_id)
         if path is None:
             raise Conflict(f"container {container_id}: has no cgroup, it is not running")
+        fds = Descriptors()
         try:
-            v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}") if self.has_v2 else -1
-            try:
-                return self._opened(path, v2_fd, self._existing(path))
-            except OSError:
-                if v2_fd >= 0:
-                    os.close(v2_fd)
-                raise
+            if self.has_v2:
+                fds.append(v2.open_cgroup(f"{self._hierarchies.v2}{path}"))
+            return self._opened(path, fds, self._existing(path))
         except OSError as error:
             raise Conflict(f"container {container_id}: its cgroup: {error.strerror}") from error
 

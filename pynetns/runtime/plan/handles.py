@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 from typing import Any
 
 from ...errors import StartFailed
+from ...forks import Descriptors
 from ...kernel import Kernel
-from ...undo import Descriptors
 from ..spec.mount_options import MountOptions, parse_options
 
 

@@ -1,7 +1,7 @@
 """The client of the shim: requests and their answers.
 
 No call waits for ever for a shim that does not answer; one that was killed and has a successor is asked
-again. Connections are shim_connections.py's. The protocol is described in docs/shim-protocol.md.
+again. Connections are connections.py's. The protocol is described in docs/shim-protocol.md.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import time
 from collections.abc import Sequence
 
 from ...errors import KernelError
+from ...forks import Descriptors
 from ...kernel import frame
 from ...kernel.frame import Frame
+from .connection import Connection
 from .connections import GONE, TIMED_OUT, NoShim, ShimConnections, readable
 from .protocol import Exit
 
@@ -23,13 +25,15 @@ __all__ = ["Exit", "NoShim", "ShimClient"]
 class ShimClient(ShimConnections):
     """Asks the shim of one exec root."""
 
-    def _receive(self, fd: int, *, patiently: bool = False, deadline: float | None = None) -> Frame:
+    def _receive(
+        self, fd: Connection, *, patiently: bool = False, deadline: float | None = None
+    ) -> Frame:
         """The next answer. `patiently`: as long as the shim as such answers."""
         while True:
             try:
                 if deadline is not None:
                     self._wait_readable(fd, deadline)
-                answer = frame.receive(fd)
+                answer = frame.receive(fd.fileno())
                 if self.answers(fd, answer):
                     return answer
             except KernelError as error:
@@ -37,7 +41,7 @@ class ShimClient(ShimConnections):
                     raise
                 if not patiently:
                     raise self.unavailable("no answer") from error
-                os.close(self.connect(start=False))
+                self.connect(start=False).close()
 
     def request(
         self,
@@ -59,16 +63,16 @@ class ShimClient(ShimConnections):
             fd = self.take(start=False, patience=patience)
             try:
                 self.ask(fd, kind, key=key, flags=flags, arg=arg, value=value, fds=fds)
-                if patience is not None and not readable(fd, patience):
+                if patience is not None and not readable(fd.fileno(), patience):
                     raise self.unavailable("no answer")
                 answer = self._receive(fd)
             except KernelError as error:
-                os.close(fd)
+                fd.close()
                 if error.errno in GONE:
                     continue  # to its successor, or to NoShim
                 raise self._timed_out(error) from error
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
             self.give(fd)
             if answer.kind == frame.ERROR:
@@ -87,67 +91,66 @@ class ShimClient(ShimConnections):
         flags: int,
         first_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
-    ) -> int:
+    ) -> Connection:
         """Have a plan run as task `key`; what `finish_spawn` takes, exactly once. `plan`: log options
         in front of it as `flags` say; `first_fds`: log directory, record, cgroup, attach in/out/err
         likewise."""
         fds = [*first_fds, *hold_fds, *plan_fds]
         if len(plan) <= frame.FRAME_MAX - 512:
             return self._send_spawn(key, flags, len(hold_fds), plan, fds)
-        memfd = os.memfd_create("pynetns-plan")
-        try:
+        with Descriptors() as own:
+            memfd = own.open(os.memfd_create, "pynetns-plan")
             view = memoryview(plan)
             while view:
                 view = view[os.write(memfd, view) :]
             return self._send_spawn(
                 key, flags | frame.SPAWN_MEMFD, len(hold_fds), b"", [memfd, *fds]
             )
-        finally:
-            os.close(memfd)
 
     def _send_spawn(
         self, key: str, flags: int, hold: int, payload: bytes, fds: Sequence[int]
-    ) -> int:
+    ) -> Connection:
         """Send a SPAWN; the connection on which its answer comes. One found dead is replaced: then
         nothing of the request arrived."""
         run = 1 + int.from_bytes(os.urandom(7), "little")
         while True:
             fd = self.take(start=True)
-            self._runs[fd] = run
+            fd.run = run
             try:
                 self.ask(
                     fd, frame.SPAWN, key=key, flags=flags, hold=hold, value=run, payload=payload,
                     fds=fds,
                 )  # fmt: skip
             except KernelError as error:
-                os.close(fd)
+                fd.close()
                 if error.errno in GONE:
                     continue
                 raise self._timed_out(error) from error
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
             return fd
 
-    def finish_spawn(self, pending: int, key: str) -> Frame:
+    def finish_spawn(self, pending: Connection, key: str) -> Frame:
         """Wait until the program of the begun spawn `key` has been executed. KernelError when it was
         not; ECANCELED: the shim was killed before it had begun, nothing has happened."""
-        kind, run = frame.SPAWN, self._runs.pop(pending, 0)
+        kind, run = frame.SPAWN, pending.run
         while True:
             try:
                 if kind == frame.STARTED:
                     self.ask(pending, kind, key=key, value=run)
                 answer = self._receive(pending, patiently=True)
+                pending.run = 0  # nobody is to wait for that again
+                self.give(pending)
             except KernelError as error:
-                os.close(pending)
+                pending.close()
                 if error.errno not in GONE:
                     raise self._timed_out(error) from error
                 kind, pending = frame.STARTED, self._successor(error)
                 continue
             except BaseException:
-                os.close(pending)
+                pending.close()
                 raise
-            self.give(pending)
             if answer.kind != frame.ERROR:
                 return answer
             failure = frame.parse_error(answer.payload)
@@ -155,34 +158,29 @@ class ShimClient(ShimConnections):
                 raise KernelError(errno.ECANCELED, "shim", "killed during the start; try again")
             raise failure
 
-    def run_of(self, pending: int) -> int:
-        """The run of a begun spawn, by which `resume_spawn` finds it."""
-        return self._runs[pending]
-
-    def leave_spawn(self, pending: int) -> None:
+    def leave_spawn(self, pending: Connection) -> None:
         """Wait no more for a begun spawn, which goes on."""
-        self._runs.pop(pending, None)
-        os.close(pending)
+        pending.close()
 
-    def resume_spawn(self, key: str, run: int) -> int:
+    def resume_spawn(self, key: str, run: int) -> Connection:
         """Wait again for a begun spawn, perhaps another process's; what `finish_spawn` takes. That
         raises KernelError ESRCH where the task has ended without having been started. NoShim."""
         while True:
             fd = self.take(start=False)
-            self._runs[fd] = run
+            fd.run = run
             try:
                 self.ask(fd, frame.STARTED, key=key, value=run)
             except KernelError as error:
-                os.close(fd)
+                fd.close()
                 if error.errno in GONE:
                     continue
                 raise self._timed_out(error) from error
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
             return fd
 
-    def _successor(self, error: KernelError) -> int:
+    def _successor(self, error: KernelError) -> Connection:
         try:
             return self.connect(start=False)
         except NoShim:
@@ -203,15 +201,15 @@ class ShimClient(ShimConnections):
                 self.ask(fd, frame.WAIT, key=key, value=pid)
                 answer = self._receive(fd, patiently=True, deadline=deadline)
             except NoShim:
-                os.close(fd)
+                fd.close()
                 return None
             except KernelError as error:
-                os.close(fd)
+                fd.close()
                 if error.errno in GONE:
                     continue  # its successor knows
                 raise self._timed_out(error) from error
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
             self.give(fd)
             if answer.kind == frame.EXITED:
@@ -221,30 +219,30 @@ class ShimClient(ShimConnections):
                 raise failure
             return None
 
-    def _wait_readable(self, fd: int, deadline: float) -> None:
-        while not readable(fd, min(self.patience, max(0.0, deadline - time.monotonic()))):
+    def _wait_readable(self, fd: Connection, deadline: float) -> None:
+        while not readable(fd.fileno(), min(self.patience, max(0.0, deadline - time.monotonic()))):
             if time.monotonic() >= deadline:
                 raise TimeoutError
-            os.close(self.connect(start=False))
+            self.connect(start=False).close()
 
-    def waiter(self, key: str, *, pid: int = 0) -> int:
-        """A socket that becomes readable when task `key` (`pid` as in `wait`) has ended, is not
-        known, or the shim has been replaced (then ask again); the caller's. -1 when there is no
+    def waiter(self, key: str, *, pid: int = 0) -> Connection | None:
+        """A connection that becomes readable when task `key` (`pid` as in `wait`) has ended, is not
+        known, or the shim has been replaced (then ask again); the caller's. None when there is no
         shim."""
         while True:
             try:
                 fd = self.connect(start=False)
             except NoShim:
-                return -1
+                return None
             try:
                 self.ask(fd, frame.WAIT, key=key, value=pid)
             except KernelError as error:
-                os.close(fd)
+                fd.close()
                 if error.errno in GONE:
                     continue
                 raise self._timed_out(error) from error
             except BaseException:
-                os.close(fd)
+                fd.close()
                 raise
             return fd
 

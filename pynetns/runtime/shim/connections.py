@@ -1,7 +1,7 @@
 """The way to the shim of an exec root: connections that are open, made anew, or to a shim just started.
 
 Owns: sockets, the greeting, the start lock. Thread-safe (a connection is used by one thread at a time)
-and fork-safe (a forked child opens its own). What is asked on a connection is shim.py's. Starting, and
+and fork-safe (a forked child opens its own). What is asked on a connection is client.py's. Starting, and
 what "nobody is there" means, is described in docs/shim-protocol.md.
 """
 
@@ -15,15 +15,17 @@ import os
 import select
 import socket
 import struct
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
 from typing import Any
 
+from ... import locks
 from ...errors import KernelError, System, Unavailable, remedy_of
+from ...forks import Descriptors, alone, make_anew
 from ...kernel import frame
 from ...kernel.lib import shim_path
 from ...trace import step
+from .connection import Connecting, Connection
 from .lost import LostShim, find_lost, wake
 
 log = logging.getLogger("pynetns")
@@ -61,12 +63,14 @@ class ShimConnections:
         self.patience = patience
         self._cgroup_procs = cgroup_procs
         self._shim_pids = shim_pids
-        self._lock = threading.Lock()
-        self._idle: list[int] = []
-        self._pid = os.getpid()
+        # a list's own methods need no lock, which a fork could meet
+        self._idle: list[Connection] = []
         self._serials = itertools.count(1)
-        self._asked: dict[int, int] = {}  # connection -> serial of its last request
-        self._runs: dict[int, int] = {}  # connection -> the run that was begun on it
+        make_anew(self)
+
+    def forked(self) -> None:
+        while self._idle:  # the parent's
+            self._idle.pop().close()
 
     def unavailable(self, why: str) -> Unavailable:
         """The error that says what is wrong with the shim, and what helps."""
@@ -77,7 +81,7 @@ class ShimConnections:
             "the shim is killed (SIGKILL), the keeper starts another that takes over"
         )
 
-    def _socket(self, directory: str = "", patience: float | None = None) -> int:
+    def _socket(self, directory: str = "", patience: float | None = None) -> Connection:
         """A connected socket, to the shim that listens in the exec root, or else in `directory`. The
         path is short whatever the exec root's length.
 
@@ -91,32 +95,40 @@ class ShimConnections:
                 f"the shim of {self.exec_root} cannot be reached: {error.strerror}{remedy_of(error.errno)}"
             ) from error
 
-    def _greeted_socket(self, directory: str, patience: float | None) -> int:
-        with ExitStack() as scope:
-            sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-            scope.callback(sock.close)
-            root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-            scope.callback(os.close, root)
-            limit = struct.pack("ll", int(self.patience), int(self.patience % 1 * 1_000_000))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    def _greeted_socket(self, directory: str, patience: float | None) -> Connection:
+        connection = Connection()
+        with Descriptors() as fds:
+            root = fds.open(os.open, directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             try:
-                sock.connect(f"/proc/self/fd/{root}/shim.sock")
+                self._open(connection, f"/proc/self/fd/{root}/shim.sock")
             except OSError as error:
                 if error.errno in _NO_SHIM:
                     raise NoShim(f"no shim at {self.exec_root}") from error
                 if error.errno in TIMED_OUT:
                     raise self.unavailable("it accepts no connection") from error
                 raise
-            self._greet(sock.fileno(), patience)
-            return sock.detach()
-
-    def _greet(self, fd: int, patience: float | None) -> None:
         try:
-            frame.send(fd, frame.HELLO, arg=frame.PROTOCOL)
-            if patience is not None and not readable(fd, patience):
+            self._greet(connection, patience)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _open(self, connection: Connection, path: str) -> None:
+        """Connect to the socket `path`."""
+        limit = struct.pack("ll", int(self.patience), int(self.patience % 1 * 1_000_000))
+        with alone(Connecting) as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+            sock.connect(path)  # may take as long
+            alone(lambda: connection.append(sock.detach()))
+
+    def _greet(self, connection: Connection, patience: float | None) -> None:
+        try:
+            frame.send(connection.fileno(), frame.HELLO, arg=frame.PROTOCOL)
+            if patience is not None and not readable(connection.fileno(), patience):
                 raise self.unavailable("no greeting")
-            hello = frame.receive(fd)
+            hello = frame.receive(connection.fileno())
         except KernelError as error:
             if error.errno in TIMED_OUT:
                 raise self.unavailable("no greeting") from error
@@ -131,7 +143,7 @@ class ShimConnections:
                 "stop its containers first"
             )
 
-    def connect(self, *, start: bool = True, patience: float | None = None) -> int:
+    def connect(self, *, start: bool = True, patience: float | None = None) -> Connection:
         """A new connection, the caller's to close. NoShim when `start` is false and none runs;
         Unavailable when one runs and does not answer, or none can be started. `patience`: seconds
         in which it has to greet, else the usual."""
@@ -141,7 +153,7 @@ class ShimConnections:
             pids = self._shim_pids() if self._shim_pids is not None else ()
             if not start and not pids:
                 raise
-        with step("start_shim"), self._start_lock():
+        with step("start_shim"), locks.take(f"{self.exec_root}/shim.lock"):
             try:
                 return self._connect_again()  # another process was faster
             except NoShim:
@@ -177,20 +189,15 @@ class ShimConnections:
 
     def _bring_home(self, lost: LostShim) -> None:
         """Another file system is mounted in the exec root's place: the shim moves there."""
-        root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fd = self._socket(f"/proc/self/fd/{lost.home}")
-            try:
-                self.ask(fd, frame.HOME, fds=[root])
-                answer = frame.receive(fd)
-            finally:
-                os.close(fd)
-        finally:
-            os.close(root)
+        with Descriptors() as fds:
+            root = fds.open(os.open, self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            with self._socket(f"/proc/self/fd/{lost.home}") as connection:
+                self.ask(connection, frame.HOME, fds=[root])
+                answer = frame.receive(connection.fileno())
         if answer.kind == frame.ERROR:
             raise frame.parse_error(answer.payload)
 
-    def _connect_again(self, patience: float | None = None) -> int:
+    def _connect_again(self, patience: float | None = None) -> Connection:
         """A shim that was killed while it greeted us has a successor on the same socket."""
         for _ in range(20):
             try:
@@ -201,25 +208,18 @@ class ShimConnections:
                 gone = error
         raise gone
 
-    @contextmanager
-    def _start_lock(self) -> Iterator[None]:
-        fd = os.open(f"{self.exec_root}/shim.lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
-
     def _start(self) -> None:
         """Run the shim; it listens when its first process has ended."""
-        complaint, child_end = os.pipe2(os.O_CLOEXEC)
-        procs: list[int] = []
+        with Descriptors() as fds:
+            self._start_with(fds)
+
+    def _start_with(self, fds: Descriptors) -> None:
+        complaint, child_end = fds.pipe()
         try:
             if self._cgroup_procs is not None:
-                procs = list(self._cgroup_procs())
-            pid = self._spawn_shim(child_end, procs)
-            os.close(child_end)
-            child_end = -1
+                fds.extend(self._cgroup_procs())
+            pid = self._spawn_shim(child_end, fds[2:])
+            fds.close_all_but((complaint,))
             status = 0
             with suppress(ChildProcessError):  # the program around us reaps its children itself
                 status = os.waitpid(pid, 0)[1]
@@ -228,21 +228,19 @@ class ShimConnections:
                 raise Unavailable(text or f"the shim did not start (status {status})")
         except OSError as error:
             raise Unavailable(f"shim {shim_path()} : {error.strerror}") from error
-        finally:
-            os.close(complaint)
-            for fd in [*procs, *([child_end] if child_end >= 0 else [])]:
-                os.close(fd)
 
     def _spawn_shim(self, complaint: int, procs: Sequence[int]) -> int:
         """The shim's descriptors: 0 and 1 /dev/null, 2 for complaints, from 3 on `procs`."""
-        high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16 + len(procs)) for fd in procs]
+        high = Descriptors()
+        for fd in procs:
+            high.open(fcntl.fcntl, fd, fcntl.F_DUPFD_CLOEXEC, 16 + len(procs))
         actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
             (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDWR, 0),
             (os.POSIX_SPAWN_DUP2, 0, 1),
             (os.POSIX_SPAWN_DUP2, complaint, 2),
             *((os.POSIX_SPAWN_DUP2, fd, 3 + i) for i, fd in enumerate(high)),
         ]
-        try:
+        with high:
             return os.posix_spawn(
                 shim_path(),
                 ["pynetns-shim", self.exec_root, str(len(procs))],
@@ -250,39 +248,31 @@ class ShimConnections:
                 file_actions=actions,
                 setsigmask=(),
             )
-        finally:
-            for fd in high:
-                os.close(fd)
 
-    def take(self, start: bool, patience: float | None = None) -> int:
+    def take(self, start: bool, patience: float | None = None) -> Connection:
         """An idle connection, or a new one; `connect`'s exceptions. `patience`: as `connect`'s."""
-        with self._lock:
-            if self._pid != os.getpid():  # forked: these are the parent's
-                for fd in self._idle:
-                    os.close(fd)
-                self._idle, self._pid = [], os.getpid()
-            while self._idle:
-                fd = self._idle.pop()
-                if not readable(fd, 0):
-                    return fd
-                os.close(fd)  # nobody asked anything: this is its end
+        with suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if connection and not readable(connection.fileno(), 0):
+                    return connection
+                connection.close()  # nobody asked anything: this is its end
         return self.connect(start=start, patience=patience)
 
-    def ask(self, fd: int, kind: int, **fields: Any) -> None:
+    def ask(self, connection: Connection, kind: int, **fields: Any) -> None:
         """Send a request (`frame.send`'s fields), to which `answers` tells the answer."""
-        self._asked[fd] = serial = next(self._serials) & 0xFFFFFFFF
-        frame.send(fd, kind, serial=serial, **fields)
+        connection.serial = next(self._serials) & 0xFFFFFFFF
+        frame.send(connection.fileno(), kind, serial=connection.serial, **fields)
 
-    def answers(self, fd: int, answer: frame.Frame) -> bool:
-        """Whether `answer` is to the last request on `fd`. A shim that is killed after an answer, and
-        before it has noted that, has a successor that gives the answer again: perhaps when we have
-        taken the first one and asked for something else on the same connection."""
-        return answer.serial == self._asked.get(fd)
+    def answers(self, connection: Connection, answer: frame.Frame) -> bool:
+        """Whether `answer` is to the last request on `connection`. A shim that is killed after an
+        answer, and before it has noted that, has a successor that gives the answer again: perhaps
+        when we have taken the first one and asked for something else on the same connection."""
+        return answer.serial == connection.serial
 
-    def give(self, fd: int) -> None:
+    def give(self, connection: Connection) -> None:
         """Keep a connection on which nothing is awaited for the next request."""
-        with self._lock:
-            self._idle.append(fd)
+        self._idle.append(connection)
 
     def alive(self) -> bool:
         """Whether a shim is there. Cheap: a look at a connection that is open anyway.
@@ -297,9 +287,9 @@ class ShimConnections:
 
     def close(self) -> None:
         """Close the idle connections. Tasks go on."""
-        with self._lock:
-            while self._idle:
-                os.close(self._idle.pop())
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
 
 def readable(fd: int, timeout: float) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from ...kernel.frame import Frame
+from .connection import Connection
 
 
 class Exit(NamedTuple):
@@ -31,11 +32,11 @@ class Shim(Protocol):
         flags: int,
         first_fds: Sequence[int] = (),
         hold_fds: Sequence[int] = (),
-    ) -> int:
+    ) -> Connection:
         """Have a plan run as task `key`; what `finish_spawn` takes, exactly once."""
         ...
 
-    def finish_spawn(self, pending: int, key: str) -> Frame:
+    def finish_spawn(self, pending: Connection, key: str) -> Frame:
         """Wait until its program has been executed; the frame's `value` is its pid."""
         ...
 
@@ -44,8 +45,8 @@ class Shim(Protocol):
         process. TimeoutError after `timeout` seconds."""
         ...
 
-    def waiter(self, key: str, *, pid: int = 0) -> int:
-        """A descriptor that becomes readable when a task has ended, the caller's; -1 without a shim."""
+    def waiter(self, key: str, *, pid: int = 0) -> Connection | None:
+        """What becomes readable when a task has ended, the caller's; None without a shim."""
         ...
 
     def tasks(self, patience: float | None = None) -> dict[str, int]:
