@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 
 pytestmark = [
     pytest.mark.root,
@@ -26,12 +26,12 @@ ROUNDS = 100
 
 
 @pytest.fixture
-def kernel() -> Kernel:
-    return Kernel()
+def kernel() -> LinuxKernel:
+    return LinuxKernel()
 
 
 @pytest.fixture
-def host_netlink(kernel: Kernel) -> Iterator[int]:
+def host_netlink(kernel: LinuxKernel) -> Iterator[int]:
     """An rtnetlink socket in a network namespace that stands for the host's."""
     namespace, netlink = kernel.netns_create()
     yield netlink
@@ -47,7 +47,7 @@ def layer(tmp_path: Path) -> dict[str, str]:
     return {name: str(path) for name, path in paths.items()}
 
 
-def test_netns_create(benchmark: Any, kernel: Kernel) -> None:
+def test_netns_create(benchmark: Any, kernel: LinuxKernel) -> None:
     made: list[int] = []
 
     def close() -> None:
@@ -60,7 +60,7 @@ def test_netns_create(benchmark: Any, kernel: Kernel) -> None:
     close()
 
 
-def test_veth_create(benchmark: Any, kernel: Kernel, host_netlink: int) -> None:
+def test_veth_create(benchmark: Any, kernel: LinuxKernel, host_netlink: int) -> None:
     """One pair, its peer in a new namespace each time; that namespace's end deletes it."""
     made: list[int] = []
 
@@ -80,7 +80,7 @@ def test_veth_create(benchmark: Any, kernel: Kernel, host_netlink: int) -> None:
     close()
 
 
-def test_link_configure(benchmark: Any, kernel: Kernel, host_netlink: int) -> None:
+def test_link_configure(benchmark: Any, kernel: LinuxKernel, host_netlink: int) -> None:
     made: list[int] = []
 
     def new_link() -> tuple[tuple[int], dict[str, Any]]:
@@ -101,7 +101,7 @@ def test_link_configure(benchmark: Any, kernel: Kernel, host_netlink: int) -> No
     close()
 
 
-def test_overlay_mount(benchmark: Any, kernel: Kernel, layer: dict[str, str]) -> None:
+def test_overlay_mount(benchmark: Any, kernel: LinuxKernel, layer: dict[str, str]) -> None:
     made: list[int] = []
 
     def close() -> None:
@@ -115,7 +115,7 @@ def test_overlay_mount(benchmark: Any, kernel: Kernel, layer: dict[str, str]) ->
     close()
 
 
-def test_tree_clone(benchmark: Any, kernel: Kernel, layer: dict[str, str]) -> None:
+def test_tree_clone(benchmark: Any, kernel: LinuxKernel, layer: dict[str, str]) -> None:
     benchmark(lambda: os.close(kernel.tree_clone(layer["lower"])))
 
 

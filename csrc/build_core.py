@@ -15,7 +15,7 @@ UNITS = (
     f"{CHILD_UNITS} frame"
 ).split()
 SHIM_UNITS = (
-    "shim shim_clean shim_setup shim_store shim_conn shim_request shim_spawn shim_task shim_exit "
+    "shim shim_clean shim_home shim_setup shim_store shim_conn shim_request shim_spawn shim_task shim_exit "
     "shim_report shim_stream shim_sink shim_feed shim_log shim_lines shim_logfile shim_encode keeper "
     f"frame spawn plan {CHILD_UNITS} error cleanup"
 ).split()

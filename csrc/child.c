@@ -33,14 +33,15 @@ int pn_child_fail(struct pn_child *child, int errnum, const char *detail)
 
 /* ---- reports ---- */
 
-void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd)
+int pn_send_fd(int sock, const void *data, size_t size, int fd)
 {
 	union {
 		char space[CMSG_SPACE(sizeof(int))];
 		struct cmsghdr align;
 	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)report, .iov_len = size };
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)data, .iov_len = size };
 	struct msghdr msg = { .msg_iov = &iov, .msg_iovlen = 1 };
+	ssize_t sent;
 
 	if (fd >= 0) {
 		struct cmsghdr *cmsg;
@@ -53,8 +54,15 @@ void pn_send_report(int sock, const struct pn_report *report, size_t size, int f
 		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
 		memcpy(CMSG_DATA(cmsg), &fd, sizeof(int));
 	}
-	while (sendmsg(sock, &msg, MSG_NOSIGNAL) < 0 && errno == EINTR)
-		;
+	do
+		sent = sendmsg(sock, &msg, MSG_NOSIGNAL);
+	while (sent < 0 && errno == EINTR);
+	return sent < 0 ? -errno : 0;
+}
+
+void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd)
+{
+	(void)pn_send_fd(sock, report, size, fd);
 }
 
 __attribute__((noreturn)) static void die(struct pn_child *child, const struct pn_op *op)
@@ -110,11 +118,11 @@ static int close_foreign(struct pn_child *child)
 	return 0;
 }
 
-/* From here on only stdio, the report and the pipe of WAIT are open. */
+/* From here on only stdio, the report and the descriptors of WAIT are open. */
 static int seal(struct pn_child *child)
 {
 	const struct pn_plan *plan = child->plan;
-	int keep[8] = { 0, 1, 2 };
+	int keep[10] = { 0, 1, 2 };
 	uint32_t nkeep = 3;
 
 	if (child->sealed)
@@ -122,6 +130,8 @@ static int seal(struct pn_child *child)
 	nkeep = pn_keep(keep, nkeep, child->report);
 	if (plan->go_fd >= 0)
 		nkeep = pn_keep(keep, nkeep, plan->go_fd);
+	if (plan->told_fd >= 0)
+		nkeep = pn_keep(keep, nkeep, plan->told_fd);
 	for (int i = 0; i < 3 && plan->late_stdio; i++)
 		nkeep = pn_keep(keep, nkeep, plan->fds[i]);
 	child->root_fd = child->mask_fd = child->null_fd = -1;
@@ -367,12 +377,18 @@ static int op_cwd(struct pn_child *child, const struct pn_op *op)
 	return 0;
 }
 
-/* Everything is prepared; what the starter does meanwhile (the container's network) must be done before exec. */
+/* Everything is prepared; what the starter does meanwhile (the container's network) must be done before exec. Who made
+ * the plan for somebody else to start is told, by the one call that a filter has to allow anyway. */
 static int op_wait(struct pn_child *child, const struct pn_op *op)
 {
+	static const struct pn_report prepared = { .kind = PN_REPORT_PREPARED };
 	char go;
 	ssize_t n;
 
+	if (op->arg[1] >= 0) {
+		pn_send_report(child->plan->fds[op->arg[1]], &prepared, offsetof(struct pn_report, error), -1);
+		close(child->plan->fds[op->arg[1]]);
+	}
 	do
 		n = read(child->plan->fds[op->arg[0]], &go, 1);
 	while (n < 0 && errno == EINTR);

@@ -10,7 +10,8 @@ enum pn_report_kind {
 	PN_REPORT_TTY,       /* one fd: the pty's master */
 	PN_REPORT_PID,       /* value: pid after PN_OP_FORK; one fd: its pidfd */
 	PN_REPORT_TRACE,     /* trace */
-	PN_REPORT_UNSHARED   /* the spawner may close what it lent: this wakes it up for that */
+	PN_REPORT_UNSHARED,  /* the spawner may close what it lent: this wakes it up for that */
+	PN_REPORT_PREPARED   /* to the socket of WAIT only */
 };
 
 struct pn_report {
@@ -40,7 +41,7 @@ struct pn_child {
 	uint32_t *shared_word;
 	uint32_t offset;
 	int32_t index;
-	bool sealed;            /* nothing but stdio, report and go is open */
+	bool sealed;            /* nothing but stdio, report and what WAIT names is open */
 	bool ready;             /* signal mask and trace are done */
 	int root_fd;            /* O_PATH of "/", opened when first needed; -1 */
 	int mask_fd;            /* the tmpfs over the first masked directory: the others get copies of it; -1 */
@@ -59,7 +60,9 @@ __attribute__((noreturn)) void pn_child_run(struct pn_child *child);
 /* Records why the running operation failed; returns -1. */
 int pn_child_fail(struct pn_child *child, int errnum, const char *detail);
 
-/* Sends a report, with a descriptor or -1. */
+/* One message with a descriptor, or -1 for none; -errno. */
+int pn_send_fd(int sock, const void *data, size_t size, int fd);
+/* Sends a report, likewise. */
 void pn_send_report(int sock, const struct pn_report *report, size_t size, int fd);
 
 /* child_path.c: the only look-ups of paths that an image or a user can influence. -errno on failure. */

@@ -60,11 +60,26 @@ static int become_stdio(struct pn_child *child, int slave, const struct pn_op *o
 	return 0;
 }
 
-/* args: rows, columns, uid of the owner, 1 to bind /dev/console */
+/* To the spawner, or to whoever listens at the console socket: there with a name, as runc sends it. */
+static int send_master(struct pn_child *child, const struct pn_op *op, int master)
+{
+	static const struct pn_report report = { .kind = PN_REPORT_TTY };
+	static const char name[] = "/dev/ptmx";
+	int ret;
+
+	if (op->arg[1] < 0) {
+		pn_send_report(child->report, &report, offsetof(struct pn_report, error), master);
+		return 0;
+	}
+	ret = pn_send_fd(child->plan->fds[op->arg[1]], name, sizeof(name) - 1, master);
+	return ret < 0 ? pn_child_fail(child, -ret, "console socket") : 0;
+}
+
+/* args: rows << 16 | columns, console socket or -1, uid of the owner, 1 to bind /dev/console */
 int pn_op_tty(struct pn_child *child, const struct pn_op *op)
 {
-	struct winsize size = { .ws_row = (unsigned short)op->arg[0], .ws_col = (unsigned short)op->arg[1] };
-	struct pn_report report = { .kind = PN_REPORT_TTY };
+	struct winsize size = { .ws_row = (unsigned short)(op->arg[0] >> 16),
+				.ws_col = (unsigned short)(op->arg[0] & 0xffff) };
 	int slave, unlock = 0, master = open_master(child);
 
 	if (master < 0)
@@ -76,7 +91,8 @@ int pn_op_tty(struct pn_child *child, const struct pn_op *op)
 	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
 	if (slave < 0)
 		return pn_child_fail(child, errno, "pty peer");
-	pn_send_report(child->report, &report, offsetof(struct pn_report, error), master);
+	if (send_master(child, op, master) < 0)
+		return -1;
 	close(master);
 	if (op->arg[3] && bind_console(child, slave) < 0)
 		return -1;

@@ -13,7 +13,7 @@ static const struct {
 	uint8_t optional;
 } shapes[] = {
 	[PN_OP_CLONE] = { 0, 2, 2 },     [PN_OP_PDEATHSIG] = { 0, 0, 0 },  [PN_OP_STDIO] = { 0, 0, 0 },
-	[PN_OP_SETSID] = { 0, 0, 0 },    [PN_OP_TTY] = { 0, 0, 0 },        [PN_OP_SETNS] = { 0, 1, 0 },
+	[PN_OP_SETSID] = { 0, 0, 0 },    [PN_OP_TTY] = { 0, 2, 2 },        [PN_OP_SETNS] = { 0, 1, 0 },
 	[PN_OP_UNSHARE] = { 0, 0, 0 },   [PN_OP_FORK] = { 0, 1, 1 },       [PN_OP_CGROUP] = { 0, 1, 0 },
 	[PN_OP_HOSTNAME] = { 1, 0, 0 },  [PN_OP_DOMAINNAME] = { 1, 0, 0 }, [PN_OP_PRIVATE] = { 0, 0, 0 },
 	[PN_OP_ROOT] = { 0, 1, 0 },      [PN_OP_CHROOT] = { 1, 0, 0 },     [PN_OP_MOUNT] = { 4, 0, 0 },
@@ -23,7 +23,7 @@ static const struct {
 	[PN_OP_RLIMIT] = { 0, 0, 0 },    [PN_OP_UMASK] = { 0, 0, 0 },      [PN_OP_NO_NEW_PRIVS] = { 0, 0, 0 },
 	[PN_OP_SECCOMP] = { -2, 0, 0 },  [PN_OP_BOUNDING] = { 0, 0, 0 },   [PN_OP_GROUPS] = { -2, 0, 0 },
 	[PN_OP_USER] = { 0, 0, 0 },      [PN_OP_CAPSET] = { 0, 0, 0 },     [PN_OP_KEYRING] = { 0, 0, 0 },
-	[PN_OP_CWD] = { 1, 0, 0 },       [PN_OP_WAIT] = { 0, 1, 0 },       [PN_OP_READY] = { 0, 0, 0 },
+	[PN_OP_CWD] = { 1, 0, 0 },       [PN_OP_WAIT] = { 0, 3, 2 },       [PN_OP_READY] = { 0, 0, 0 },
 	[PN_OP_EXEC] = { -1, 0, 0 },
 };
 
@@ -69,7 +69,7 @@ static bool fd_args_are_valid(const struct pn_op *op, uint32_t nfds)
 	return true;
 }
 
-/* From CWD on the table is closed: what comes then may name no descriptor but the pipe it waits for. */
+/* From CWD on the table is closed: what comes then may name no descriptor but those of WAIT. */
 static bool names_closed_fd(const struct pn_op *op)
 {
 	if (op->code == PN_OP_WAIT)
@@ -129,8 +129,15 @@ struct found {
 	bool late_stdio;
 	bool fork_joins;
 	int64_t go;               /* index of the pipe of WAIT, or -1 */
+	int64_t told;             /* index of its socket, or -1 */
 	const struct pn_op *last; /* exec */
 };
+
+static void note_wait(const struct pn_op *op, struct found *found)
+{
+	found->go = op->arg[0];
+	found->told = op->arg[1];
+}
 
 static int note_op(const struct pn_op *op, int32_t index, struct found *found, struct pn_error *reterr)
 {
@@ -143,7 +150,7 @@ static int note_op(const struct pn_op *op, int32_t index, struct found *found, s
 	else if (op->code == PN_OP_CWD || op->code == PN_OP_READY)
 		found->closed = true;
 	else if (op->code == PN_OP_WAIT)
-		found->go = op->arg[0];
+		note_wait(op, found);
 	else if (op->code == PN_OP_STDIO)
 		found->late_stdio = found->closed;
 	else if (op->code == PN_OP_FORK && op->arg[0] >= 0)
@@ -159,7 +166,7 @@ static int check_all(const uint8_t *bytes, uint32_t size, uint32_t nfds, struct 
 	int32_t index = 0;
 	int ret;
 
-	*found = (struct found){ .go = -1 };
+	*found = (struct found){ .go = -1, .told = -1 };
 
 	if (nfds < 3 || nfds > PN_PLAN_FDS + 3 || (uintptr_t)bytes % 8)
 		return refuse(reterr, -1, "no stdio table, too many descriptors, or unaligned");
@@ -204,6 +211,7 @@ int pn_plan_load(struct pn_plan *plan, const uint8_t *bytes, uint32_t size, cons
 	plan->late_stdio = found.late_stdio;
 	plan->fork_joins = found.fork_joins;
 	plan->go_fd = found.go >= 0 ? fds[found.go] : -1;
+	plan->told_fd = found.told >= 0 ? fds[found.told] : -1;
 	plan->clone_flags = (uint64_t)pn_op_at(plan, 0)->arg[0];
 	if (pn_op_at(plan, 0)->arg[1] >= 0)
 		plan->cgroup_fd = fds[pn_op_at(plan, 0)->arg[1]];

@@ -16,6 +16,7 @@ struct pn_plan {
 	int cgroup_fd;   /* -1: none */
 	bool fork_joins; /* PN_OP_FORK names a cgroup: the child needs a descriptor of it */
 	int go_fd;       /* the pipe of PN_OP_WAIT; -1: none */
+	int told_fd;     /* and the socket that is told before; -1: none */
 	bool late_stdio; /* STDIO comes after CWD: its three are needed until then */
 	bool has_tty;
 	uint32_t ncandidates;

@@ -184,12 +184,13 @@ enum pn_opcode {
 	PN_OP_PDEATHSIG, /* signal */
 	PN_OP_STDIO,     /* uid, gid for its pipes, 1: null devices from the root: table entries 0-2 become 0-2 */
 	PN_OP_SETSID,    /* 1: make stdin the controlling terminal, else 0 */
-	PN_OP_TTY,      /* rows, columns, uid, 1 to bind /dev/console: a pty as stdio, its master sent to the spawner */
-	PN_OP_SETNS,    /* fd index, CLONE_NEW* flags */
-	PN_OP_UNSHARE,  /* CLONE_NEW* flags */
-	PN_OP_FORK,     /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
-	PN_OP_CGROUP,   /* fd index of a cgroup.procs: join it */
-	PN_OP_HOSTNAME, /* name */
+	PN_OP_TTY,       /* rows << 16 | columns, fd index of a console socket or -1, uid, 1 to bind /dev/console: a pty
+			  as stdio, its master sent to that socket, or to the spawner */
+	PN_OP_SETNS,     /* fd index, CLONE_NEW* flags */
+	PN_OP_UNSHARE,   /* CLONE_NEW* flags */
+	PN_OP_FORK,      /* cgroup fd index or -1: go on in a child of the spawner (after setns of a pid namespace) */
+	PN_OP_CGROUP,    /* fd index of a cgroup.procs: join it */
+	PN_OP_HOSTNAME,  /* name */
 	PN_OP_DOMAINNAME, /* name */
 	PN_OP_PRIVATE,    /* make every mount of this namespace private */
 	PN_OP_ROOT,       /* fd index of a detached root: pivot into it, drop the old one */
@@ -214,7 +215,8 @@ enum pn_opcode {
 	PN_OP_CAPSET,   /* effective, permitted, inheritable, ambient masks */
 	PN_OP_KEYRING,  /* a session keyring of its own */
 	PN_OP_CWD,      /* path, inside the root. From here on only stdio, report and the pipe of WAIT are open */
-	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end */
+	PN_OP_WAIT,     /* fd index of a pipe: go on at its first byte, give up at its end. Second: fd index of a socket
+			 that is told before that everything is prepared, or -1 */
 	PN_OP_READY,    /* signal mask and trace now, so that nothing but execve is left after a filter */
 	PN_OP_EXEC      /* last, exactly once: candidates, argc, envc; that many strings each */
 };
@@ -262,7 +264,9 @@ enum pn_frame_kind {
 	PN_FRAME_EXITED,  /* arg exit code; value time of exit, ns since the epoch */
 	PN_FRAME_TASK,    /* payload struct pn_task_entry[]; value: where to go on, 0 when that was the last */
 	PN_FRAME_FDS,     /* descriptors of the SPAWN that follows on this connection, before its own; no answer */
-	PN_FRAME_STARTED  /* value the run, 0: any; answered as the SPAWN of the key is or was, or ERROR with ESRCH */
+	PN_FRAME_STARTED, /* value the run, 0: any; answered as the SPAWN of the key is or was, or ERROR with ESRCH */
+	PN_FRAME_HOME,    /* fd of the exec root, in which there is no socket: listen there; answered OK or ERROR */
+	PN_FRAME_RECORD   /* fd of a directory: record the end of the task there; answered OK, or ERROR with ESRCH */
 };
 
 enum pn_spawn_flags {

@@ -191,6 +191,7 @@ static void serve(void)
 
 	sigfillset(&mask);
 	sigdelset(&mask, SIGTERM);
+	sigdelset(&mask, SIGHUP);
 	for (;;) {
 		int64_t now = shim_now(CLOCK_MONOTONIC);
 		int n;
@@ -204,6 +205,7 @@ static void serve(void)
 		else if (n == 0)
 			task_look_aside();
 		spawn_settle();
+		home_mind();
 		mind_keeper();
 	}
 }
@@ -220,6 +222,7 @@ int shim_run(void)
 	spawn_reset();
 	prctl(PR_SET_NAME, "pynetns-shim");
 	sigaction(SIGTERM, &action, NULL);
+	home_start();
 	store_recover();
 	urgent = store_fd_up(epoll_create1(EPOLL_CLOEXEC));
 	bulk = store_fd_up(epoll_create1(EPOLL_CLOEXEC));
@@ -244,12 +247,13 @@ static int die(const char *what)
 	return 1;
 }
 
-static int open_kept(void)
+static int open_kept(const char *exec_root)
 {
+	store->home = store_fd_up(open(exec_root, O_PATH | O_DIRECTORY | O_CLOEXEC));
 	store->devnull = store_fd_up(open("/dev/null", O_RDWR | O_CLOEXEC));
 	store->kick = store_fd_up(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-	store->listener = store_fd_up(setup_open_listener());
-	if (store->devnull < 0 || store->kick < 0 || store->listener < 0)
+	store->listener = home_open_listener();
+	if (store->devnull < 0 || store->kick < 0 || store->listener < 0 || home_publish() < 0)
 		return -1;
 	if (pipe2(store->take, O_CLOEXEC | O_NONBLOCK) < 0 || pipe2(store->give, O_CLOEXEC | O_NONBLOCK) < 0)
 		return -1;
@@ -280,7 +284,7 @@ int main(int argc, char **argv)
 	sigprocmask(SIG_SETMASK, &all, NULL); /* a client that went away is an errno, not a death */
 	if (store_create() < 0)
 		return die("memory");
-	if (chdir(argv[1]) < 0 || open_kept() < 0)
+	if (open_kept(argv[1]) < 0)
 		return die(argv[1]);
 	if (setup_prune_mounts() < 0)
 		return die("mount namespace");

@@ -111,6 +111,7 @@ extern unsigned int shim_busy; /* connections and tasks: at zero the shim ends *
 void conn_start(void);
 void conn_settle(struct pn_conn *conn); /* is everything answered? */
 void conn_stop_listening(void);
+void conn_listen_on(int fd);    /* from now on, instead of where it did */
 void conn_rearm_listener(void); /* a descriptor has become free */
 void shim_reply(struct pn_conn *conn, const struct pn_frame *frame, const void *payload, uint32_t size);
 void shim_reply_error(struct pn_conn *conn, uint32_t serial, int errnum, uint32_t step, const char *detail);
@@ -122,9 +123,17 @@ int clean_process(void); /* EFBIG: the starter's limit on file sizes cannot be l
 
 /* shim_setup.c: likewise */
 int setup_seal_self(char **argv, const char *exec_root);
-int setup_open_listener(void); /* in the working directory */
+int setup_open_listener(const char *name); /* in the working directory */
 int setup_prune_mounts(void);
 int setup_go_to_background(void);
+
+/* shim_home.c: likewise */
+void home_start(void);
+void home_mind(void);         /* somebody found no socket */
+int home_open_listener(void); /* leaves the working directory there */
+int home_publish(void);
+int home_move(int *fds, uint32_t nfds);
+int home_take_record(struct pn_task *task, int *fds, uint32_t nfds);
 
 /* keeper.c */
 /* Makes a shim and looks after it until it has ended by itself; returns its exit status. */
@@ -175,6 +184,8 @@ void request_list(struct pn_conn *conn, const struct pn_frame *frame);
 void request_signal(struct pn_conn *conn, const struct pn_frame *frame);
 void request_resize(struct pn_conn *conn, const struct pn_frame *frame);
 void request_close_stdin(struct pn_conn *conn, const struct pn_frame *frame);
+void request_home(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds);
+void request_record(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds);
 void request_attach(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds);
 
 /* shim_report.c */

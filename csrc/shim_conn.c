@@ -129,6 +129,12 @@ static void dispatch(struct pn_conn *conn, const struct pn_frame *frame, const u
 	case PN_FRAME_CLOSE_STDIN:
 		request_close_stdin(conn, frame);
 		break;
+	case PN_FRAME_HOME:
+		request_home(conn, frame, fds, nfds);
+		break;
+	case PN_FRAME_RECORD:
+		request_record(conn, frame, fds, nfds);
+		break;
 	case PN_FRAME_LIST:
 		request_list(conn, frame);
 		break;
@@ -250,6 +256,18 @@ static void listener_ready(struct pn_watch *watch, uint32_t events)
 	} else if (!conn->watch.armed) {
 		conn_close(conn);
 	}
+}
+
+/* Who has come to the old socket and was not accepted comes again. */
+void conn_listen_on(int fd)
+{
+	int32_t before = store->listener;
+
+	shim_unwatch(&listener);
+	KEEP(store->listener, fd);
+	close(before);
+	listener.fd = fd;
+	shim_watch(&listener, EPOLLIN);
 }
 
 void conn_rearm_listener(void)

@@ -192,6 +192,24 @@ void request_close_stdin(struct pn_conn *conn, const struct pn_frame *frame)
 	answer(conn, frame, 0, "stdin");
 }
 
+void request_home(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds)
+{
+	answer(conn, frame, home_move(fds, nfds), "exec root");
+}
+
+/* Also of a task that has ended and whose code nobody has read. */
+void request_record(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds)
+{
+	struct pn_task *task = task_find(frame->key);
+
+	if (!task) {
+		shim_reply_error(conn, frame->serial, ESRCH, PN_STEP_FRAME, "no such task");
+		return;
+	}
+	answer(conn, frame, home_take_record(task, fds, nfds), "record");
+	task_progress(task);
+}
+
 void request_attach(struct pn_conn *conn, const struct pn_frame *frame, int *fds, uint32_t nfds)
 {
 	struct pn_task *task = find_or_answer(conn, frame);

@@ -108,14 +108,15 @@ int setup_seal_self(char **argv, const char *exec_root)
 	return -1;
 }
 
-int setup_open_listener(void)
+int setup_open_listener(const char *name)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX, .sun_path = "shim.sock" };
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	mode_t before = umask(077);
 	int ret = fd;
 
-	unlink(address.sun_path);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%s", name);
+	unlink(name);
 	if (fd >= 0 && (bind(fd, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(fd, 1024) < 0))
 		ret = -1;
 	umask(before);

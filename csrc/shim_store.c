@@ -327,8 +327,8 @@ static void free_uncounted(const struct census *census)
 void store_recover(void)
 {
 	struct census census = { 0 };
-	const int ours[] = { store->listener, store->kick,    store->devnull, store->take[0],
-			     store->take[1],  store->give[0], store->give[1] };
+	const int ours[] = { store->listener, store->home,    store->kick,    store->devnull,
+			     store->take[0],  store->take[1], store->give[0], store->give[1] };
 
 	recover_take();
 	recover_give();

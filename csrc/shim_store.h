@@ -113,6 +113,7 @@ struct kept_transfer {
 
 struct store {
 	int32_t listener;
+	int32_t home; /* the exec root, where the socket is */
 	int32_t kick; /* an eventfd: look at the exits, at the logs */
 	int32_t devnull;
 	int32_t take[2];

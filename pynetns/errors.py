@@ -37,12 +37,6 @@ class NotModified(PynetnsError):
     status = 304
 
 
-class Forbidden(PynetnsError):
-    """Understood and refused, whatever the caller tries."""
-
-    status = 403
-
-
 class Conflict(PynetnsError):
     """The present state of an object stands in the way."""
 

@@ -41,6 +41,15 @@ def set_mode(fd: int, mode: int) -> None:
         os.fchmod(fd, mode)
 
 
+def sync_directory(path: str) -> None:
+    """The names in a directory to the disk: fsync(2) of it. OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
 def check_state_directory(option: str, path: str, top: str = "/") -> None:
     """Refuse a directory whose content others could replace: it and every directory above it, up to
     `top`, must belong to us or to root, and be writable by nobody else (or sticky, as /tmp is).
@@ -65,4 +74,10 @@ def check_state_directory(option: str, path: str, top: str = "/") -> None:
         path = os.path.dirname(path)
 
 
-__all__ = ["check_state_directory", "make_directories", "make_directory", "set_mode"]
+__all__ = [
+    "check_state_directory",
+    "make_directories",
+    "make_directory",
+    "set_mode",
+    "sync_directory",
+]

@@ -7,12 +7,14 @@ children, links, mounts below the test's own directories, cgroups, nf_tables tab
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import socket
 import struct
 from pathlib import Path
 
 _RTMGRP_LINK = 1
+_RUN = f"pynetns-test-{secrets.token_hex(4)}"
 _our_directories: set[str] = set()
 
 
@@ -57,13 +59,19 @@ def mounts() -> set[str]:
 def cgroups() -> set[str]:
     """Those below the parents of the tests' own engines, and of the cgroup tests."""
     found = set()
-    for parent in _our_cgroup_parents | {"pynetns-test-*"}:
+    for parent in _our_cgroup_parents | {f"{_RUN}-*"}:
         for pattern in (f"*/{parent}", f"*/{parent}/*", parent, f"{parent}/*"):
             found |= {f"cgroup {p}" for p in Path("/sys/fs/cgroup").glob(pattern) if p.is_dir()}
     return found
 
 
 _our_cgroup_parents: set[str] = set()
+
+
+def cgroup_name() -> str:
+    """One for a test's own cgroup. It names this run: cgroups are the machine's, and another run's
+    are nothing that was left behind."""
+    return f"{_RUN}-{secrets.token_hex(4)}"
 
 
 def watch_directory(directory: str) -> None:

@@ -37,7 +37,7 @@ def start_attached(context: Context, values: Values, names: list[str]) -> int:
     if len(names) != 1:
         raise UsageError("--attach : only one container can be attached to at a time")
     container = context.engine.containers.get(names[0])
-    if container.status in ("running", "paused"):
+    if container.status == "running":
         raise Conflict(f"--attach : container {container.name} is already {container.status}")
     config = container.attrs["Config"]
     session = Session(

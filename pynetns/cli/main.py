@@ -10,13 +10,13 @@ import os
 import sys
 
 from ..errors import InvalidParameter, PynetnsError
+from ..model.suggest import did_you_mean
 from .options import (
     HELP,
     Command,
     Option,
     UsageError,
     check_arguments,
-    did_you_mean,
     help_text,
     parse_options,
 )
@@ -53,11 +53,36 @@ VERBS = {
     "completion": "completion",
 }
 
+# docker's verbs that there are not, and what to do instead
+ABSENT = {
+    "pull": "images are imported (pynetns import FILE|DIR NAME), or image host is used",
+    "load": "it takes an image's layers; a root file system is imported (pynetns import)",
+    "build": "make a directory or an archive and import it (pynetns import)",
+    "save": "images are directories below --root",
+    "network": "containers are on the network bridge, host or none, or on another's (run --network)",
+    "volume": "directories of the host are mounted (run -v /HOST:/CONTAINER)",
+    "restart": "pynetns stop, then pynetns start",
+    "attach": "run it in the foreground, or start -a; what it has written: pynetns logs -f",
+    "top": "pynetns exec NAME ps",
+    "stats": "see the container's cgroup (pynetns info has the layout)",
+    "cp": "mount a directory (run -v), or pynetns exec NAME tar",
+    "system": "pynetns info, pynetns gc",
+    "container": "pynetns ps, run, rm and so on stand alone",
+    "image": "pynetns images, import and rmi stand alone",
+    "compose": "one container is started at a time",
+}
+
 GLOBAL_OPTIONS = (
     Option("--root", "root", "DIR", "Durable state (default /var/lib/pynetns, or $PYNETNS_ROOT)"),
     Option("--exec-root", "exec_root", "DIR", "What a reboot voids (default /run/pynetns)"),
     Option("--bridge", "bridge", "NAME", "The bridge device (default pynetns0)"),
     Option("--bip", "bip", "CIDR", "The bridge's address, e.g. 172.30.0.1/16"),
+    Option("--mtu", "mtu", "BYTES", "Largest packet on the bridge (default 1500)"),
+    Option("--dns", "dns", "ADDRESS", "Name server of containers that name none", many=True),
+    Option("--dns-search", "dns_search", "DOMAIN", "Likewise, a search domain", many=True),
+    Option("--dns-opt", "dns_options", "OPTION", "Likewise, an option of resolv.conf", many=True),
+    Option("--log-driver", "log_driver", "DRIVER", "Likewise, the log driver (default json-file)"),
+    Option("--log-opt", "log_opts", "NAME=VALUE", "Likewise, an option of it", many=True),
     Option("--config-file", "config_file", "FILE", "Defaults (/etc/pynetns/daemon.json)"),
     Option("--debug", "debug", "", "Log every step, and a traceback with an error"),
     Option("-v --version", "version", "", "Print the version"),
@@ -69,6 +94,7 @@ ENGINE_ERROR = 1  # of every other verb
 _LONGEST = 4000  # characters of a message: it may quote what the user gave
 INTERRUPTED = 130  # 128 + SIGINT
 BROKEN_PIPE = 141  # 128 + SIGPIPE
+STARTING = ("run", "create", "start")  # whose error a bad configuration is
 ATTACHED = ("run", "start", "exec")  # a program goes on when our reader has gone: docker says so
 
 
@@ -89,8 +115,18 @@ class Context:
 
                 self._open_engine = Engine
             given = {k: v for k, v in self.options.items() if k in _ENGINE_OPTIONS}
+            if "log_opts" in given:
+                from ..model.log_config import parse_log_opts
+
+                given["log_opts"] = parse_log_opts(given["log_opts"])
             self._engine = self._open_engine(**given)
         return self._engine
+
+    def tell_configuration(self) -> None:
+        """Say, beside what a verb has done, that the configuration is bad, where an engine met it."""
+        error = getattr(self._engine, "bad_configuration", None)
+        if error is not None:
+            complain(f"pynetns: {error} (until it is mended nothing is created or started)")
 
     def close(self) -> None:
         """Close the engine, if one was opened."""
@@ -98,7 +134,9 @@ class Context:
             self._engine.close()
 
 
-_ENGINE_OPTIONS = ("root", "exec_root", "bridge", "bip", "config_file")
+_ENGINE_OPTIONS = frozenset(
+    "root exec_root config_file bridge bip mtu dns dns_search dns_options log_driver log_opts".split()
+)
 
 
 def command_of(verb: str) -> Command:
@@ -154,7 +192,8 @@ def _dispatch(options: Values, rest: list[str], open_engine: Callable[..., Any] 
         return 0
     verb, *arguments = rest
     if verb not in VERBS:
-        raise UsageError(f"{verb} : no such command{did_you_mean(verb, VERBS)}, see pynetns --help")
+        why = did_you_mean(verb, VERBS) if verb not in ABSENT else f": {ABSENT[verb]}"
+        raise UsageError(f"{verb} : no such command{why}, see pynetns --help")
     command = command_of(verb)
     values, arguments = parse_options(command.options, arguments, stop_early=command.stop_early)
     if values.pop("help", False):
@@ -168,7 +207,10 @@ def _dispatch(options: Values, rest: list[str], open_engine: Callable[..., Any] 
         logging.basicConfig(level=logging.DEBUG, format="%(name)s: %(message)s")
     context = Context(options, open_engine)
     try:
-        return command.run(context, values, arguments)
+        code = command.run(context, values, arguments)
+        if verb not in STARTING:
+            context.tell_configuration()
+        return code
     finally:
         context.close()
 

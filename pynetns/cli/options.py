@@ -9,6 +9,7 @@ time. Source: `docker --help`; the behaviour of spf13/pflag.
 from __future__ import annotations
 
 from ..errors import InvalidParameter
+from ..model.suggest import did_you_mean
 
 TYPE_CHECKING = False  # typing itself is not imported: half the time of `pynetns version`
 if TYPE_CHECKING:
@@ -118,18 +119,6 @@ def _find(table: dict[str, Option], name: str) -> Option:
     if option is None:
         raise UsageError(f"{name} : unknown option{did_you_mean(name, table)}, see --help")
     return option
-
-
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """ " (did you mean X?)" for a word that is nearly a known one, else ""."""
-    from difflib import get_close_matches
-
-    names = {name.lstrip("-"): name for name in known}
-    word = word.lstrip("-")
-    if not 1 < len(word) < 40:
-        return ""  # a letter resembles many; comparing a long one takes quadratic time
-    found = get_close_matches(word, names, n=1, cutoff=0.65)
-    return f" (did you mean {names[found[0]]}?)" if found else ""
 
 
 def _next(name: str, queue: list[str]) -> str:

@@ -26,7 +26,7 @@ from ..model.parse import build_configs, parse_environment, parse_user, split_wo
 from ..model.summary import Summary
 from ..runtime.spec.checks import check_path
 from ..runtime.task import Attach
-from .filters import matches
+from .filters import compile_filters
 from .output import collect
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ class Container:
 
     @property
     def status(self) -> str:
-        """created, running, paused, exited, removing or dead, as of the last reload."""
-        return self._row.state.docker_status()
+        """created, running, exited, removing or dead, as of the last reload."""
+        return self._row.state.status
 
     @property
     def image(self) -> str:
@@ -327,8 +327,9 @@ class ContainerCollection:
     def list(
         self, all: bool = False, filters: Mapping[str, Any] | None = None, limit: int = -1
     ) -> list[Container]:
-        """The running containers, or `all`, newest first. Filters: name, id, status, label,
-        ancestor, exited."""
+        """The running containers, or `all`, newest first. Filters, one value or a list for each key:
+        name, id, status, label, ancestor, exited. InvalidParameter."""
+        passes = compile_filters(filters or {})
         every = all or "status" in (filters or {})
         settled = restore(self._engine)
         rows = [
@@ -337,7 +338,7 @@ class ContainerCollection:
             for row in (settled.get(known.id, known),)
             if (row.summary is not None or row.state.started_before)  # else it is being created
             and (every or row.state.running)
-            and (not filters or matches(row, filters))
+            and passes(row)
         ]
         rows.sort(key=lambda row: row.created, reverse=True)
         return [Container(self._engine, row) for row in (rows[:limit] if limit > 0 else rows)]

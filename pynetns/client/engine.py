@@ -22,8 +22,8 @@ from .images import ImageCollection
 class Engine(Services):
     __doc__ = Services.__doc__
 
-    def _open(self, *options: Any) -> None:
-        super()._open(*options)
+    def _open(self) -> None:
+        super()._open()
         self.containers = ContainerCollection(self)
         self.images = ImageCollection(self)
         complete_summaries(self)
@@ -47,23 +47,29 @@ class Engine(Services):
     def info(self) -> dict[str, Any]:
         """Counts, places and the machine, with Docker's keys where it has them."""
         count = self.store.count_by_status()
-        total, running, paused = count.total(), count["running"], count["paused"]
+        total, running = count.total(), count["running"]
         return {
             "ID": self.store.engine_id,
             "Containers": total,
             "ContainersRunning": running,
-            "ContainersPaused": paused,
-            "ContainersStopped": total - running - paused,
+            "ContainersPaused": 0,
+            "ContainersStopped": total - running,
             "Images": len(self.image_store.list()),
             "Driver": "overlay2",
             "LoggingDriver": self.settings.log_config.type or "json-file",
+            "LogOpts": dict(self.settings.log_config.config),
             "DockerRootDir": self.root,
             "ExecRoot": self.exec_root,
-            "Bridge": self.network.bridge_name,
+            **self.network.describe(),
+            "DNS": list(self.settings.dns),
+            "DNSSearch": list(self.settings.dns_search),
+            "DNSOptions": list(self.settings.dns_options),
+            "ConfiguredBy": dict(self.settings.sources),
             "CgroupLayout": self.cgroups.layout,
             "KernelVersion": platform.release(),
             "NCPU": os.cpu_count(),
             "MemTotal": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+            "Warnings": [str(self.bad_configuration)] if self.bad_configuration else [],
         }
 
     def metrics(self) -> dict[str, dict[str, float]]:

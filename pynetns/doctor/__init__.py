@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 
 from .checks import CHECKS
+from .forwarding import Firewall
 from .machine import Machine
 from .outcome import Check
 
@@ -21,7 +22,7 @@ def check(
     root: str | None = None, exec_root: str | None = None, machine: Machine | None = None
 ) -> list[Check]:
     """Every check's outcome. `root`, `exec_root`: as for Engine."""
-    machine = machine or Machine()
+    machine = machine or Firewall()
     machine.root = root or os.environ.get("PYNETNS_ROOT") or DEFAULT_ROOT
     machine.exec_root = exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
     return [test(machine) for test in CHECKS]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from .cgroup_checks import check_cgroups, check_shim
+from .forwarding import check_forwarding
 from .machine import SYSCALLS, Machine
 from .outcome import Check
 
@@ -220,6 +221,13 @@ def check_security_modules(machine: Machine) -> Check:
     return Check("security modules", True, "AppArmor is on; containers have no profile")
 
 
+def check_configuration(machine: Machine) -> Check:
+    """The files that say what an engine's defaults are."""
+    error = machine.configuration_error()
+    fix = "mend the file; until then nothing is created or started"
+    return Check("configuration", not error, error or "nothing is wrong with it", fix)
+
+
 def check_root(machine: Machine) -> Check:
     """Where images and writable layers are."""
     point, kind = machine.file_system(machine.root)
@@ -261,12 +269,14 @@ CHECKS: tuple[Callable[[Machine], Check], ...] = (
     check_nftables,
     check_ip_forward,
     check_bridge_netfilter,
+    check_forwarding,
     check_cgroups,
     check_shim,
     check_memfd,
     check_seccomp,
     check_libseccomp,
     check_security_modules,
+    check_configuration,
     check_root,
     check_exec_root,
 )

@@ -12,6 +12,8 @@ import os
 import socket
 import struct
 
+from ..errors import PynetnsError
+
 # New system calls have one number on all architectures.
 SYSCALLS = {
     "open_tree": 428,
@@ -43,6 +45,26 @@ class Machine:
                 return file.read().strip()
         except OSError:
             return None
+
+    def configuration_error(self) -> str:
+        """What is wrong with the configuration files of the root; "" when nothing is."""
+        try:
+            from ..engine.settings import load_settings
+
+            load_settings(self.root)
+        except (ImportError, PynetnsError) as error:
+            return str(error)
+        return ""
+
+    def bridge(self) -> str:
+        """The bridge of the root's containers, as configured."""
+        try:
+            from ..engine.services import default_bridge
+            from ..engine.settings import load_settings
+
+            return load_settings(self.root).bridge or default_bridge(os.path.realpath(self.root))
+        except (ImportError, PynetnsError):
+            return "pynetns0"
 
     def exists(self, path: str) -> bool:
         return os.path.exists(path)

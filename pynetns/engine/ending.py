@@ -15,16 +15,16 @@ import os
 import signal
 import time
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
 from ..kernel import pidfd as pidfds
-from ..kernel.process import Recorded, boot_id, process_lives, recorded
+from ..kernel.process import Recorded, recorded
 from ..model.state import State, rfc3339
-from ..runtime.shim.client import Exit
+from ..runtime.shim.protocol import Exit
 from ..runtime.task import delete_bundle, is_shared, read_exit, task_directory, write_exit
 from ..trace import step
+from .bundles import ensure_bundle, keep_exit, put_back
 from .lock import container_lock
 
 if TYPE_CHECKING:
@@ -50,14 +50,9 @@ def settle_exit(engine: Services, row: ContainerRow) -> ContainerRow:
         return row
     with step("settle_exit"):
         state = exited_state(row.state, ended, engine.cgroups.oom_killed(row.id))
-        if (
-            row.summary is not None and row.summary.auto_remove
-        ):  # in the same write, so that no crash makes us forget it
-            state = replace(state, status="removing")
-        settled = row._replace(
-            state=state,
-            network=row.network.clean_operational_data(),
-        )
+        if row.summary is not None and row.summary.auto_remove:
+            state = state.become("removing")  # in the same write: no crash makes us forget it
+        settled = row._replace(state=state, network=row.network.clean_operational_data())
         try:
             engine.store.atomically(lambda: record_exit(engine, settled))
         except Unavailable as error:
@@ -88,9 +83,8 @@ def note(engine: Services, row: ContainerRow, action: str, **attributes: str) ->
 
 def exited_state(state: State, ended: Exit, oom_killed: bool) -> State:
     """The state after an end; pure."""
-    return replace(
-        state,
-        status="exited",
+    return state.become(
+        "exited",
         pid=0,
         start_ticks=0,
         exit_code=ended.code,
@@ -116,19 +110,23 @@ def find_exit(engine: Services, row: ContainerRow) -> Exit | None:
     ended = read_exit(directory)
     if ended is not None:
         return ended
-    if row.state.boot_id != boot_id():
+    if row.state.boot_id != engine.kernel.boot_id():
         return Exit(LOST, time.time_ns())
-    if process_lives(row.state):
+    if engine.kernel.process_lives(recorded(row.state)):
         return None
+    if not os.path.isdir(directory) and put_back(engine, row.id):
+        ended = read_exit(directory)  # the shim could not record it, and does now
+        if ended is not None:
+            return ended
     if engine.shim.tasks().get(row.id) == row.state.pid:
         return None  # the process is gone, its record is being written; or it is out of sight
     return read_exit(directory) or Exit(LOST, time.time_ns())
 
 
-def is_ending(state: State) -> bool:
+def is_ending(engine: Services, state: State) -> bool:
     """Whether the process of the state is gone or on its way out: such a process is still there, but
     its namespaces take nobody in any more."""
-    return recorded(state).is_ending()
+    return engine.kernel.process_is_ending(recorded(state))
 
 
 def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
@@ -140,11 +138,11 @@ def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
     except Unavailable as error:
         log.warning("container %s is signalled without its shim : %s", row.name, error)
     try:
-        pidfd = recorded(row.state).open()
+        pidfd = engine.kernel.process_open(recorded(row.state))
     except ProcessLookupError:
         return False
     try:
-        sent = pidfds.send_signal(pidfd, number)
+        sent = engine.kernel.pidfd_send_signal(pidfd, number)
     finally:
         os.close(pidfd)
     if number == signal.SIGKILL:
@@ -159,12 +157,14 @@ def await_end(
     to be found on record. `locked`: whether the caller holds the container's lock. TimeoutError
     after `timeout` seconds."""
     started = time.monotonic()
+    ensure_bundle(engine, row)
     try:
         ended = engine.shim.wait(row.id, timeout, pid=row.state.pid)
     except Unavailable as error:
         log.warning("container %s is waited for without its shim : %s", row.name, error)
         ended = None
     if ended is not None:
+        keep_exit(engine, row, ended)
         return ended
     left = None if timeout is None else max(0.0, timeout - (time.monotonic() - started))
     return await_orphan(engine, row, left, locked)
@@ -176,13 +176,13 @@ def await_orphan(
     """Wait for a process that has lost its shim, and write the record which that would have
     written, as far as the kernel tells how the process ended."""
     try:
-        pidfd = recorded(row.state).open()
+        pidfd = engine.kernel.process_open(recorded(row.state))
     except ProcessLookupError:
         return None
     try:
         if not pidfds.ended(pidfd, timeout):
             raise TimeoutError
-        code = pidfds.exit_code(pidfd, row.state.pid, row.state.start_ticks)
+        code = engine.kernel.pidfd_exit_code(pidfd, row.state.pid, row.state.start_ticks)
     finally:
         os.close(pidfd)
     ended = Exit(LOST if code is None else code, time.time_ns())
@@ -205,9 +205,9 @@ def process_has_ended(engine: Services, container_id: str, process: Recorded) ->
     """The same for a container's process by itself."""
     directory = task_directory(engine.exec_root, container_id)
     return (
-        process.boot_id != boot_id()
+        process.boot_id != engine.kernel.boot_id()
         or os.path.exists(f"{directory}/exit")
-        or not recorded(process).lives()
+        or not engine.kernel.process_lives(recorded(process))
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import Conflict, KernelError, StartFailed
 from ..kernel.process import ProcessIdentity, recorded
-from ..network.sandbox import Networked
+from ..network.request import Networked
 from ..runtime.task import mark_shared
 from .ending import has_ended
 from .lock import container_lock
@@ -80,21 +80,21 @@ def join_container(engine: Services, other: str, kinds: Iterable[str]) -> Joined
 
 
 @contextmanager
-def owners_running(joined: Mapping[str, Joined]) -> Iterator[None]:
+def owners_running(engine: Services, joined: Mapping[str, Joined]) -> Iterator[None]:
     """Around all that opens what is theirs: it was, if they run still at the end. Conflict when one
     has ended: what it shared may have been taken down before it was opened, which fails or not."""
     try:
         yield
     except (KernelError, OSError, StartFailed):
-        check_joined(joined)
+        check_joined(engine, joined)
         raise
-    check_joined(joined)
+    check_joined(engine, joined)
 
 
-def check_joined(joined: Mapping[str, Joined]) -> None:
+def check_joined(engine: Services, joined: Mapping[str, Joined]) -> None:
     """Conflict when one of them has ended."""
     for kind, owner in joined.items():
-        if not owner.process.lives():
+        if not engine.kernel.process_lives(owner.process):
             raise Conflict(f"cannot join the {kind} of a container that is not running: {owner.id}")
 
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from io import FileIO
 
 from ..errors import clear_errors
+from .exec_root import make_parts
 
 
 def _path(exec_root: str, container_id: str) -> str:
@@ -36,7 +37,12 @@ def _acquire(path: str, operation: int) -> FileIO:
 
 
 def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    flags |= os.O_CREAT | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, 0o600)
+    except FileNotFoundError:
+        make_parts(os.path.dirname(os.path.dirname(path)))  # somebody has deleted the directory
+        return os.open(path, flags, 0o600)
 
 
 @contextmanager

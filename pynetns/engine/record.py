@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import StateDamaged, System, Unavailable
+from ..files import sync_directory
 from ..model.config import Config, HostConfig, LogConfig, from_json, to_json
 from ..model.log_config import resolve
 from ..model.state import NEVER
@@ -121,7 +122,7 @@ def write_record(root: str, record: ContainerRecord, name: str) -> None:
     }
     write_atomically(f"{directory}/config.v2.json", json.dumps(document))
     write_host_config(root, record)
-    _sync(directory)
+    sync_directory(directory)
 
 
 def write_host_config(root: str, record: ContainerRecord) -> None:
@@ -210,11 +211,3 @@ def _disk_error(path: str, error: OSError) -> Exception:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return Unavailable(f"{path}: {error.strerror}: free some space below the engine's root")
     return System(f"{path}: {error.strerror}")
-
-
-def _sync(directory: str) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from ..errors import NotFound, Unavailable
 from ..runtime.task import task_directory
+from .adopt import adopt
 from .ending import end_task, has_ended, process_has_ended, release_resources, settle_exit
 from .ghosts import is_ghost, remove_ghost
 from .lock import container_lock, remove_lock, try_container_lock
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("pynetns")
+T = TypeVar("T")
 
 _FEW = 16  # living containers that are looked at one by one: asking the shim costs as much
 _PATIENCE = 0.1  # seconds within which the shim has to list what lives; else they are all looked at
@@ -73,7 +76,12 @@ def release_half_start(engine: Services, container_id: str) -> None:
 
 
 def release_unowned(engine: Services, container_id: str) -> None:
-    """What is left in the exec root of a container that is gone altogether."""
+    """What is left in the exec root of a container that is gone altogether. One that runs is of a root
+    that was deleted: only `gc` ends it."""
+    bundle = os.path.exists(task_directory(engine.exec_root, container_id))
+    if bundle and container_id in engine.shim.tasks():
+        log.warning("%s runs, and its root is gone : gc ends and removes it", container_id[:12])
+        return
     release_half_start(engine, container_id)
     remove_lock(engine.exec_root, container_id)
 
@@ -139,19 +147,23 @@ def restore(engine: Services) -> dict[str, ContainerRow]:
     """Recover every container that may need it; none keeps the others, or the engine, from use. Their
     rows, by id: on a full disk they tell of ends that could not be recorded."""
     try:
-        found = suspects(engine)
+        running = {row.id: row for row in engine.store.running()}
+        bundles = set(os.listdir(f"{engine.exec_root}/tasks"))
+        found = suspects(engine, running, bundles)
     except Exception as error:
         log.error("containers are left as they are known : %s", error)
         return {}
-    rows = (attempt(engine, container_id) for container_id in found)
+    for container_id in running.keys() - bundles:
+        attempt(engine, container_id, adopt)
+    rows = (attempt(engine, container_id, recover) for container_id in found)
     return {row.id: row for row in rows if row is not None}
 
 
-def attempt(engine: Services, container_id: str) -> ContainerRow | None:
-    """Recover one, unless somebody is at work on it; its row then. What prevents it is logged."""
+def attempt(engine: Services, container_id: str, repair: Callable[[Services, str], T]) -> T | None:
+    """Repair one, unless somebody is at work on it; its answer. What prevents it is logged."""
     try:
         with try_container_lock(engine.exec_root, container_id) as held:
-            return recover(engine, container_id) if held else None
+            return repair(engine, container_id) if held else None
     except NotFound:
         pass
     except Exception as error:
@@ -169,13 +181,14 @@ def _tell(name: str, error: Exception) -> None:
     log.debug("recovery of %s", name, exc_info=True)
 
 
-def suspects(engine: Services) -> list[str]:
+def suspects(
+    engine: Services, running: Mapping[str, RunningRow], bundles: Collection[str]
+) -> list[str]:
     """The ids that need a closer look. What this costs for those that live and for those that are
     settled is a look at a table, at two directories and at the shim's list."""
     store = engine.store
-    running = {row.id: row for row in store.running()}
     left = store.sandbox_owners()
-    left.update(os.listdir(f"{engine.exec_root}/tasks"))
+    left.update(bundles)
     left.difference_update(running)
     locked = set(os.listdir(f"{engine.exec_root}/locks")).difference(running)
     if locked:
@@ -184,7 +197,7 @@ def suspects(engine: Services) -> list[str]:
     return [*_not_seen_alive(engine, running), *sorted(left)]
 
 
-def _not_seen_alive(engine: Services, running: dict[str, RunningRow]) -> list[str]:
+def _not_seen_alive(engine: Services, running: Mapping[str, RunningRow]) -> list[str]:
     listed = {}
     if len(running) > _FEW:
         try:

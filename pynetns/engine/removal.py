@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..errors import Conflict, Unavailable
@@ -50,7 +49,7 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
         remove_files(engine, row.id)
         release_resources(engine, row.id)
     if os.path.exists(container_directory(engine.root, row.id)):
-        engine.store.set_state(row.id, replace(row.state, status="dead"))
+        engine.store.set_state(row.id, row.state.become("removing").become("dead"))
         raise Conflict(f"container {row.name}: its directory could not be removed")
     engine.store.atomically(lambda: strike_off(engine, row))
     engine.forget_record(row.id)
@@ -59,7 +58,7 @@ def remove_everything(engine: Services, row: ContainerRow) -> None:
 
 def mark_removing(engine: Services, row: ContainerRow) -> None:
     """From here on it is nothing but to be removed."""
-    engine.store.set_state(row.id, replace(row.state, status="removing"))
+    engine.store.set_state(row.id, row.state.become("removing"))
 
 
 def remove_files(engine: Services, container_id: str) -> None:

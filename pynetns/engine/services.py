@@ -9,34 +9,44 @@ number of processes may open the same root at once. What it does with containers
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from typing import Any
 
 from ..errors import (
-    InvalidParameter,
     NotFound,
     StateDamaged,
     Unavailable,
     remedy_of,
 )
 from ..files import check_state_directory, make_directories
-from ..kernel import Kernel
+from ..kernel import Kernel, LinuxKernel
 from ..network.controller import NetworkController
+from ..network.options import BridgeOptions
 from ..runtime.cgroups import CgroupManager
+from ..runtime.cgroups.protocol import Cgroups
 from ..runtime.shim.client import ShimClient
+from ..runtime.shim.protocol import Shim
 from ..storage.images import ImageStore
 from ..storage.rootfs import RootfsStore
 from ..store import Store
-from .exec_root import claim_exec_root
+from .exec_root import claim_exec_root, make_parts
 from .record import ContainerRecord, container_directory, read_record
-from .settings import load_settings
+from .settings import (
+    BadConfiguration,
+    Settings,
+    given_settings,
+    load_settings,
+)
+
+log = logging.getLogger("pynetns")
 
 DEFAULT_ROOT = "/var/lib/pynetns"
 DEFAULT_EXEC_ROOT = "/run/pynetns"
 _ROOT_DIRS = ("containers", "overlay2", "image/overlay2", "network/files", "tmp", "seccomp")
-_EXEC_DIRS = ("netns", "tasks", "locks", "image")
 
 
 class Services:
@@ -44,14 +54,14 @@ class Services:
 
     root: durable state (default /var/lib/pynetns, or PYNETNS_ROOT). exec_root: what a reboot voids
     (default /run/pynetns, or PYNETNS_EXEC_ROOT); a private tmpfs is mounted there. bridge: name of
-    the bridge device; bip: its address as CIDR, e.g. "172.30.0.1/16" (both chosen when absent).
-    mtu in bytes; dns, dns_search, dns_options: defaults for containers that name none.
-    log_driver, log_opts: defaults over those of the configuration files: config_file (default
-    /etc/pynetns/daemon.json, where there is one) and `<root>/daemon.json`.
+    the bridge device; bip: its address as CIDR, e.g. "172.30.0.1/16"; mtu in bytes; dns, dns_search,
+    dns_options, log_driver, log_opts: defaults for containers that name none. All of these may come
+    from the configuration files as well, and win over them: config_file (default
+    /etc/pynetns/daemon.json, where there is one) and `<root>/daemon.json`. docs/configuration.md.
 
-    Raises InvalidParameter (a value, or a configuration file, which it names), Unavailable (not root,
-    read-only or full disk) and StateDamaged. A context manager; `close` releases descriptors,
-    containers go on.
+    Raises InvalidParameter (a value), Unavailable (not root, read-only or full disk) and StateDamaged.
+    With a bad configuration file it opens, but creates and starts nothing (`check_configuration`).
+    A context manager; `close` releases descriptors, containers go on.
     """
 
     def __init__(
@@ -61,7 +71,7 @@ class Services:
         *,
         bridge: str | None = None,
         bip: str | None = None,
-        mtu: int = 1500,
+        mtu: int | None = None,
         dns: Sequence[str] = (),
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
@@ -74,45 +84,94 @@ class Services:
         self.exec_root = os.path.realpath(
             exec_root or os.environ.get("PYNETNS_EXEC_ROOT") or DEFAULT_EXEC_ROOT
         )
-        if os.geteuid() != 0:
+        self.kernel: Kernel = kernel or LinuxKernel()
+        if not self.kernel.privileged():
             raise Unavailable("engine : must run as root (try sudo)")
-        if bridge is not None:
-            check_bridge_name(bridge)
-        self.settings = load_settings(self.root, config_file, log_driver, log_opts)
-        self.kernel = kernel or Kernel()
-        self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
-        self._make_root()
-        self.store = Store(f"{self.root}/pynetns.db")
-        try:
-            self._open(bridge, bip, mtu, tuple(dns), tuple(dns_search), tuple(dns_options))
-        except BaseException:
-            self.store.close()
-            raise
-
-    def _open(
-        self,
-        bridge: str | None,
-        bip: str | None,
-        mtu: int,
-        dns: tuple[str, ...],
-        dns_search: tuple[str, ...],
-        dns_options: tuple[str, ...],
-    ) -> None:
-        self._make_exec_root()
-        self.shim = ShimClient(self.exec_root, cgroup_procs=lambda: self.cgroups.open_shim_procs())
-        self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
-        self.image_store = ImageStore(self.store, self.root, self.exec_root)
-        self.network = NetworkController(
-            self.store,
-            self.kernel,
-            self.exec_root,
-            bridge_name=bridge or default_bridge(self.root),
+        self.bad_configuration: BadConfiguration | None = None
+        self.settings = self._load_settings(
+            config_file,
+            bridge=bridge,
             bip=bip,
             mtu=mtu,
             dns=dns,
             dns_search=dns_search,
             dns_options=dns_options,
+            log_driver=log_driver,
+            log_opts=log_opts,
         )
+        self._records: dict[str, tuple[tuple[int, int], ContainerRecord]] = {}
+        self._make_root()
+        self.store = Store(f"{self.root}/pynetns.db")
+        try:
+            self._open()
+        except BaseException:
+            self.store.close()
+            raise
+
+    def _open(self) -> None:
+        self._make_exec_root()
+        self.shim = self._make_shim()
+        self.rootfs = RootfsStore(self.kernel, self.root, self.exec_root)
+        self.image_store = ImageStore(self.store, self.kernel, self.root, self.exec_root)
+        self.network = NetworkController(
+            self.store,
+            self.kernel,
+            self.exec_root,
+            bridge_name=default_bridge(self.root),
+            options=BridgeOptions(
+                self.settings.bridge,
+                self.settings.bip,
+                self.settings.mtu,
+                {key: self.settings.label(key) for key in self.settings.sources},
+            ),
+            dns=self.settings.dns,
+            dns_search=self.settings.dns_search,
+            dns_options=self.settings.dns_options,
+        )
+
+    @cached_property
+    def cgroups(self) -> Cgroups:
+        """Made at first use: to find the hierarchies, all mounts are read, and each container may
+        have pinned one."""
+        return self._make_cgroups()
+
+    def _make_cgroups(self) -> Cgroups:
+        """pynetns.testing has an engine with others."""
+        return self._cgroup_manager
+
+    @cached_property
+    def _cgroup_manager(self) -> CgroupManager:
+        return CgroupManager(self.kernel, default_cgroup_parent(self.root))
+
+    def _make_shim(self) -> Shim:
+        """What runs containers. pynetns.testing has an engine with another one."""
+        return ShimClient(
+            self.exec_root,
+            cgroup_procs=lambda: self._cgroup_manager.open_shim_procs(),
+            shim_pids=lambda: self._cgroup_manager.shim_pids(),
+        )
+
+    # ---- configuration ----
+
+    def _load_settings(self, config_file: str | None, **given: Any) -> Settings:
+        """What is configured; where a file is bad, what the caller gives alone: containers that
+        are there must be reached, listed and removed nevertheless."""
+        try:
+            return load_settings(self.root, config_file, **given)
+        except BadConfiguration as error:
+            self.bad_configuration = error
+            log.info("%s (until it is mended nothing is created or started)", error)
+            return given_settings(Settings(), {**given, "log_driver": None, "log_opts": None})
+
+    def check_configuration(self) -> None:
+        """Before anything is created or started: nothing may be, by less than what was configured.
+
+        BadConfiguration, naming file and key.
+        """
+        if self.bad_configuration is not None:
+            raise BadConfiguration(
+                f"{self.bad_configuration}: mend the file; until then nothing is created or started"
+            ) from self.bad_configuration
 
     # ---- set-up ----
 
@@ -131,14 +190,7 @@ class Services:
             _make_directory(self.exec_root, 0o700)
             check_state_directory("--exec-root", self.exec_root)
             claim_exec_root(self.store, self.kernel, self.root, self.exec_root)
-            for name in _EXEC_DIRS:
-                _make_directory(f"{self.exec_root}/{name}", 0o700)
-
-    @cached_property
-    def cgroups(self) -> CgroupManager:
-        """Made at first use: to find the hierarchies, all mounts are read, and each container may
-        have pinned one."""
-        return CgroupManager(self.kernel, default_cgroup_parent(self.root))
+            make_parts(self.exec_root, self.kernel.is_mounted)
 
     # ---- records ----
 
@@ -195,14 +247,6 @@ def _make_directory(path: str, mode: int, parents: int = 0o755) -> None:
     """Make it and its parents; not even tried where it is there (it may be read-only or frozen)."""
     if not os.path.isdir(path):
         make_directories(path, mode, parents)
-
-
-def check_bridge_name(name: str) -> None:
-    """InvalidParameter for what cannot be a link's name. netdevice(7)."""
-    if not 0 < len(name) <= 15 or name in (".", "..") or set(name) & set("/: \t\n"):
-        raise InvalidParameter(
-            f"--bridge {name!r} : a link's name has 1 to 15 characters, no blank, '/' or ':'"
-        )
 
 
 def default_bridge(root: str) -> str:

@@ -55,8 +55,6 @@ def claim_bundle(engine: Services, container_id: str, undo: Undo) -> str:
 def check_startable(container: Starting) -> None:
     """moby ContainerStart validateState, seed section 1."""
     state = container.state
-    if state.paused:
-        raise Conflict("cannot start a paused container, try unpause instead")
     if state.running:
         raise NotModified(f"container {container.name} is already running")
     if state.removal_in_progress or state.dead:

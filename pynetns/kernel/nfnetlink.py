@@ -18,7 +18,7 @@ from ..errors import KernelError
 from . import netlink
 from .netlink import attr, nest, text
 
-NEWTABLE, DELTABLE, NEWCHAIN = 0, 2, 3
+NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN = 0, 1, 2, 3
 NEWRULE, GETRULE, DELRULE, NEWSET = 6, 7, 8, 9
 NEWSETELEM, GETSETELEM, DELSETELEM = 12, 13, 14
 CREATE, APPEND = 0x400, 0x800
@@ -32,7 +32,7 @@ _FAMILY = 2  # NFPROTO_IPV4
 _NAMES = {
     NEWTABLE: "new table", DELTABLE: "delete table", NEWCHAIN: "new chain", NEWRULE: "new rule",
     DELRULE: "flush rules", NEWSET: "new map", NEWSETELEM: "new port", DELSETELEM: "delete port",
-    GETSETELEM: "list ports", GETRULE: "list rules",
+    GETSETELEM: "list ports", GETRULE: "list rules", GETTABLE: "list tables",
 }  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def _fixed(family: int, resource: int) -> bytes:
     return struct.pack(">BBH", family, 0, resource)
 
 
-def transact(messages: Sequence[Message]) -> None:
+def nft_transaction(messages: Sequence[Message]) -> None:
     """Apply all of `messages` or none. KernelError of the first that failed.
 
     The end of this waits for an RCU grace period (some 10 ms) when something was removed lately:
@@ -221,7 +221,7 @@ def _first_failure(sock: socket.socket, last: int) -> tuple[int, int] | None:
                 return first
 
 
-def dump(kind: int, body: bytes) -> list[bytes]:
+def nft_dump(kind: int, body: bytes) -> list[bytes]:
     """The attributes of every object that a GET request lists. KernelError."""
     request = _fixed(_FAMILY, 0) + body
     found = netlink.dump(netlink.NETFILTER, _SUBSYSTEM << 8 | kind, request, _NAMES[kind])

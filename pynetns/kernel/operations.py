@@ -133,10 +133,13 @@ class Plan:
         console: bool = True,
         *,
         lead: bool = True,
+        socket: int = -1,
     ) -> None:
         """A pty of the container's /dev/pts as stdio (shim only), and with `lead` the controlling
-        terminal of a new session; without it `setsid` does that later."""
-        self._op(lib.PN_OP_TTY, rows, columns, uid, int(console))
+        terminal of a new session; without it `setsid` does that later. Its master goes to `socket`, a
+        connected Unix socket, by SCM_RIGHTS; -1: to the spawner."""
+        at = self.fd(socket) if socket >= 0 else -1
+        self._op(lib.PN_OP_TTY, rows << 16 | columns, at, uid, int(console))
         if lead:
             self.setsid(terminal=True)
 
@@ -285,9 +288,10 @@ class Plan:
         `wait` are closed here: no later operation may name one."""
         self._op(lib.PN_OP_CWD, 0, 0, 0, 0, path)
 
-    def wait(self, fd: int) -> None:
-        """Wait for the first byte in the pipe `fd`; at its end without one give up (ECANCELED)."""
-        self._op(lib.PN_OP_WAIT, self.fd(fd))
+    def wait(self, fd: int, told: int = -1) -> None:
+        """Wait for the first byte in the pipe `fd`; at its end without one give up (ECANCELED). Socket
+        `told` gets a message before: all that comes earlier in the plan is done."""
+        self._op(lib.PN_OP_WAIT, self.fd(fd), self.fd(told) if told >= 0 else -1)
 
     def ready(self, *, final: bool = False) -> None:
         """Do now what else comes with `exec`, so that a filter loaded after it need allow nothing

@@ -26,6 +26,7 @@ __all__ = [
     "ProcessIdentity",
     "Recorded",
     "boot_id",
+    "proc_shows",
     "process_directory",
     "process_lives",
     "process_namespace",
@@ -202,6 +203,17 @@ def process_namespace(identity: ProcessIdentity, kind: str) -> int:
     """
     with process_directory(identity) as directory:
         return os.open(f"ns/{kind}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+
+
+def proc_shows(proc: int, namespace: int) -> bool:
+    """Whether a procfs (a descriptor) shows the processes of a pid namespace. FileNotFoundError when
+    the first one of those that it shows has ended. pid_namespaces(7)."""
+    wanted = os.fstat(namespace)
+    try:
+        shown = os.stat("1/ns/pid", dir_fd=proc)
+    except PermissionError:  # a process that nothing may be known of, not even by us
+        return False
+    return (shown.st_dev, shown.st_ino) == (wanted.st_dev, wanted.st_ino)
 
 
 def process_root(identity: ProcessIdentity) -> int:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from ..errors import InvalidParameter
 from .config import LogConfig
+from .suggest import did_you_mean
 
 MAX_SIZE = "32m"  # of each of MAX_FILE json-file logs, where nobody says how large a log may be
 MAX_FILE = "3"
@@ -96,7 +97,8 @@ def parse_options(value: Any, option: str) -> tuple[tuple[str, str], ...]:
 def unknown_driver(driver: object) -> InvalidParameter:
     names = ", ".join(DRIVERS)
     return InvalidParameter(
-        f"--log-driver {driver!r} : no log driver named '{driver}' is registered: there are {names}"
+        f"--log-driver {driver!r} : no log driver named '{driver}' is registered"
+        f"{did_you_mean(str(driver), DRIVERS)}: there are {names}"
     )
 
 
@@ -138,7 +140,10 @@ def log_options(log_config: LogConfig) -> LogOptions:
         if name in _REFUSED:
             raise InvalidParameter(f"--log-opt {name} : {_REFUSED[name]}")
         if name not in _OPTIONS:
-            raise InvalidParameter(f"--log-opt {name} : unknown log opt '{name}' {_OF[driver]}")
+            raise InvalidParameter(
+                f"--log-opt {name} : unknown log opt '{name}' {_OF[driver]}"
+                f"{did_you_mean(name, _OPTIONS)}: there are {', '.join(_OPTIONS)}"
+            )
     _check_compress(options.get("compress", "false"))
     max_size, max_file = _file_limits(driver, options)
     non_blocking, max_buffer = _mode(options)

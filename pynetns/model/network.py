@@ -16,8 +16,9 @@ DEFAULT_NETWORK = "bridge"
 
 @dataclass(frozen=True, slots=True)
 class EndpointSettings:
-    """One network of a container. What the user asked for (`requested_ip`, `aliases`) outlives a
-    stop; everything else is operational and "" while the container does not run."""
+    """One network of a container. What the user asked for (`requested_ip`, `aliases`, `gw_priority`)
+    outlives a stop; everything else is operational and "" while the container does not run. The
+    network of the highest `gw_priority` has the container's default route."""
 
     network_name: str = ""
     network_id: str = ""
@@ -28,6 +29,7 @@ class EndpointSettings:
     mac_address: str = ""
     aliases: tuple[str, ...] = ()
     requested_ip: str = ""
+    gw_priority: int = 0
 
     def clean_operational_data(self) -> EndpointSettings:
         """Only what the user asked for. moby cleanOperationalData."""
@@ -35,6 +37,7 @@ class EndpointSettings:
             network_name=self.network_name,
             aliases=self.aliases,
             requested_ip=self.requested_ip,
+            gw_priority=self.gw_priority,
         )
 
     def docker_json(self) -> dict[str, Any]:
@@ -116,6 +119,7 @@ class NetworkSettings:
                 ep.mac_address,
                 ep.aliases,
                 ep.requested_ip,
+                *([ep.gw_priority] if ep.gw_priority else ()),
             ]
             for name, ep in self.networks.items()
         }

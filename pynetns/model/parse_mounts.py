@@ -13,6 +13,7 @@ from ..errors import InvalidParameter
 from .config import Mount
 from .parse_lists import parse_list
 from .parse_values import parse_boolean, parse_size, parse_text, refuse
+from .suggest import did_you_mean
 
 PROPAGATIONS = frozenset(("private", "rprivate", "shared", "rshared", "slave", "rslave"))
 # Accepted because nothing is to be done: this engine labels no files and caches none.
@@ -132,7 +133,8 @@ def parse_mount(entry: Any, option: str = "--mount", absolute: Absolute | None =
         field = _MOUNT_KEYS.get(key.lower())
         if field is None:
             raise InvalidParameter(
-                f"{option} {entry!r} : unknown key {key!r}, must be {', '.join(_MOUNT_KEYS)}"
+                f"{option} {entry!r} : unknown key {key!r}{did_you_mean(key, _MOUNT_KEYS)}, "
+                f"must be {', '.join(_MOUNT_KEYS)}"
             )
         if field in _FLAGS:
             values[field] = parse_boolean(value if equals else True, f"{option} {key}")

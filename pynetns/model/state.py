@@ -9,25 +9,23 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+from ..errors import System
 
 NEVER = "0001-01-01T00:00:00Z"
 
-# What may follow each status. A failed start goes back to what it came from (Docker leaves a
-# container that never ran at "created"); "removing" ends with the row gone, or "dead" when a
-# resource could not be given back.
+# What may follow each status; `State.become` holds to it. A start that fails leaves the status it came
+# from, as in Docker. "removing" ends with the row gone, or "dead" when a resource could not be given
+# back; a removal that died half way is begun again.
 TRANSITIONS: dict[str, frozenset[str]] = {
-    "created": frozenset({"starting", "removing", "dead"}),
-    "starting": frozenset({"running", "created", "exited", "dead"}),
-    "running": frozenset({"paused", "exited", "removing", "dead"}),
-    "paused": frozenset({"running", "exited", "removing", "dead"}),
-    "exited": frozenset({"starting", "removing", "dead"}),
-    "removing": frozenset({"created", "exited", "dead"}),
+    "created": frozenset({"running", "removing"}),
+    "running": frozenset({"exited", "removing"}),
+    "exited": frozenset({"running", "removing"}),
+    "removing": frozenset({"removing", "dead"}),
     "dead": frozenset({"removing"}),
 }
-
-_ALIVE = frozenset({"running", "paused"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +52,8 @@ class State:
 
     @property
     def running(self) -> bool:
-        """Whether the container has a process; a paused one has, as in Docker."""
-        return self.status in _ALIVE
-
-    @property
-    def paused(self) -> bool:
-        return self.status == "paused"
+        """Whether the container has a process."""
+        return self.status == "running"
 
     @property
     def removal_in_progress(self) -> bool:
@@ -69,23 +63,19 @@ class State:
     def dead(self) -> bool:
         return self.status == "dead"
 
-    def can_become(self, status: str) -> bool:
-        """Whether `status` may follow this one. KeyError for a status that does not exist."""
-        TRANSITIONS[status]
-        return status in TRANSITIONS[self.status]
-
-    def docker_status(self) -> str:
-        """The status as Docker spells it; it has no "starting", such a container runs not yet."""
-        if self.status != "starting":
-            return self.status
-        return "exited" if self.started_before else "created"
+    def become(self, status: str, **changes: Any) -> State:
+        """This state with another status, and fields that change with it. System when that status
+        cannot follow."""
+        if status not in TRANSITIONS[self.status]:
+            raise System(f"a container that is {self.status} cannot become {status}")
+        return replace(self, status=status, **changes)
 
     def docker_json(self) -> dict[str, Any]:
         """Docker's `State` object of `inspect`."""
         return {
-            "Status": self.docker_status(),
+            "Status": self.status,
             "Running": self.running,
-            "Paused": self.paused,
+            "Paused": False,
             "Restarting": False,
             "OOMKilled": self.oom_killed,
             "Dead": self.dead,

@@ -1,8 +1,8 @@
 """The network controller: what happens to a container's network at start, stop and repair.
 
-Owns: the order of the steps, under moby's names, and the default network. The steps' work is in the
-modules beside this one. Knows nothing of processes. moby daemon/container_operations.go; seed
-sections 1.2.1 to 1.2.1.2.
+Owns: the order of the steps, under moby's names. The steps' work is in the modules beside this one,
+which networks there are in networks.py. Knows nothing of processes. moby
+daemon/container_operations.go; seed sections 1.2.1 to 1.2.1.2.
 
 Order of record and deed: rows first (one transaction), then namespace, link, rules; on the way back
 rules, namespace, then rows. So the store knows of everything that may exist, and `sandbox_destroy`
@@ -16,32 +16,36 @@ import os
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
-from ..errors import KernelError, NotFound, Unavailable
+from ..errors import KernelError, Unavailable
 from ..kernel import Kernel
-from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK, EndpointSettings, NetworkSettings
 from ..store import NetworkGone, SandboxRow, Store
 from ..trace import step
 from ..undo import Undo
-from . import nftables, repair
-from .default_network import DefaultNetwork, delete_links
+from . import repair
+from .drivers.base import Network
 from .endpoint import (
     Endpoint,
     EndpointOptions,
-    Network,
     build_create_endpoint_options,
     build_endpoint_info,
     create_endpoint,
+    default_route_of,
     get_port_map_info,
     host_interface_name,
     update_container_network_settings,
 )
 from .host_files import HOST_GATEWAY, ResolvConf, ResolverOptions, build_hostname_file
+from .mark import mark_of
+from .networks import Networks
+from .options import BridgeOptions
 from .ports import PortAllocator, Reserved
+from .request import ContainerOptions, SandboxRequest
+from .rules import Rules
 from .sandbox import (
     Sandbox,
-    SandboxRequest,
     add_interface,
     build_sandbox_options,
     interface_name,
@@ -54,8 +58,6 @@ from .validate import validate
 
 log = logging.getLogger("pynetns")
 
-# Networks that are no more than a name: no address, no link. Docker's null and host drivers.
-_WITHOUT_ENDPOINT = frozenset({"none", "host"})
 _LINK_TRIES = 3
 _NETWORK_TRIES = 3
 _BRIDGE_GONE = ("ENODEV", "EINVAL")  # how a veth whose bridge is gone fails
@@ -64,9 +66,9 @@ _BRIDGE_GONE = ("ENODEV", "EINVAL")  # how a veth whose bridge is gone fails
 class NetworkController:
     """The networks of one engine. Thread-safe; several processes may use one store.
 
-    bridge_name: the default network's device. bip: its address as CIDR (None: a free pool is
-    chosen); mtu in bytes; dns, dns_search, dns_options: for containers that name none of a kind.
-    Bridge and rules are made when the first container needs them. `<exec_root>/netns` must exist.
+    bridge_name: the default network's device where `options` give none. dns, dns_search, dns_options:
+    for containers that name none of a kind. Bridge and rules are made when the first container needs
+    them. `<exec_root>/netns` must exist. InvalidParameter for bad options.
     """
 
     def __init__(
@@ -76,28 +78,41 @@ class NetworkController:
         exec_root: str,
         *,
         bridge_name: str,
-        bip: str | None = None,
-        mtu: int = 1500,
+        options: BridgeOptions | None = None,
         dns: Sequence[str] = (),
         dns_search: Sequence[str] = (),
         dns_options: Sequence[str] = (),
     ) -> None:
-        self.bridge_name = bridge_name
         self._store = store
         self._kernel = kernel
         self._netns_dir = f"{exec_root}/netns"
-        self._default = DefaultNetwork(
-            store, kernel, f"{exec_root}/network.lock", bridge_name, bip, mtu
+        mark = mark_of(store.engine_id, os.path.dirname(store.path))
+        self._rules = Rules(kernel, mark)
+        self._networks = Networks(
+            store, kernel, self._rules, mark, exec_root, bridge_name, options or BridgeOptions()
         )
         self._dns = ResolverOptions(tuple(dns), tuple(dns_search), tuple(dns_options))
-        self._ports = PortAllocator(store)
+        self._ports = PortAllocator(store, kernel)
         self._resolv_conf = ResolvConf()
+
+    # ---- the default network ----
+
+    @property
+    def bridge_name(self) -> str:
+        """The device of the default network, as it is or will be made."""
+        return str(self.describe()["Bridge"])
+
+    def describe(self) -> dict[str, Any]:
+        """The default network for `info`, as it is or will be made: Bridge, MTU in bytes, and BIP,
+        "" until a subnet is chosen."""
+        options = self._networks.effective_options()
+        return {"Bridge": options.bridge, "BIP": options.bip or "", "MTU": options.mtu}
 
     # ---- start ----
 
-    def validate(self, config: Config, host_config: HostConfig) -> None:
+    def validate(self, options: ContainerOptions) -> None:
         """Raise InvalidParameter, NotFound or Conflict for what could never start."""
-        validate(config, host_config)
+        validate(options, self._networks.exists)
 
     def initialize_networking(self, request: SandboxRequest, undo: Undo) -> Sandbox:
         """Everything network of a start; the caller closes the sandbox. Seed section 1.2.1.
@@ -112,103 +127,67 @@ class NetworkController:
         return sandbox
 
     def allocate_network(self, request: SandboxRequest, undo: Undo) -> Sandbox:
-        """Connect a container to its networks. Seed section 1.2.1.1."""
+        """Connect a container to its networks: everything on record, and its namespace. Seed
+        section 1.2.1.1."""
         with step("allocate_network"):
             self.sandbox_destroy(request.container_id)  # left by a run that ended ungracefully
-            sandbox = stub_sandbox(request)
+            wanted = update_container_network_settings(request.options, request.settings)
+            networks = {name: self.find_network(name) for name in wanted}
+            own = all(network.driver.own_namespace for network in networks.values())
+            sandbox = stub_sandbox(request, own_namespace=own)
             undo.push(sandbox.close)
-            networks = update_container_network_settings(request.host_config, request.settings)
-            connected: list[Endpoint] = []
-            for name, settings in networks.items():
-                if name not in _WITHOUT_ENDPOINT:
-                    connected.append(
-                        self.connect_to_network(request, name, settings, sandbox, connected, undo)
-                    )
-            if not connected:
-                self._without_network(request, sandbox, networks, undo)
+            row = self._sandbox_row(request, own_namespace=own)
+            for name, network in networks.items():
+                if network.driver.has_endpoints:
+                    self.connect_to_network(request, network, wanted[name], sandbox, row, undo)
+            if not sandbox.endpoints:
+                self._without_endpoint(request, row, undo)
+            self.new_sandbox(request, sandbox, row)
+            if not sandbox.endpoints:
+                sandbox.settings = replace(sandbox.settings, networks=wanted)
             return sandbox
 
     def join_sandbox(self, sandbox: Sandbox) -> None:
         """Make the links and rules of every endpoint allocated: the second half of a start, which
         can go on while the container's process prepares itself. Seed section 1.2.1.1.2.10."""
+        gateway = default_route_of(sandbox.endpoints)
         for index, endpoint in enumerate(sandbox.endpoints):
-            self.join(endpoint, sandbox, index)
+            self.join(endpoint, sandbox, index, default_route=endpoint is gateway)
         sandbox.close_netlink()
 
-    def _without_network(
-        self,
-        request: SandboxRequest,
-        sandbox: Sandbox,
-        networks: dict[str, EndpointSettings],
-        undo: Undo,
-    ) -> None:
+    def _without_endpoint(self, request: SandboxRequest, row: SandboxRow, undo: Undo) -> None:
         """A container on no network still gets a sandbox."""
-        row = self._sandbox_row(request)
         self._store.add_sandbox(row)
         undo.push(self.sandbox_destroy, request.container_id)
-        self.new_sandbox(request, sandbox, row, ())
-        sandbox.settings = replace(sandbox.settings, networks=networks)
-        if request.host_config.port_bindings or request.host_config.publish_all_ports:
-            mode = request.host_config.network_mode
+        if request.options.publishes:
+            mode = request.options.mode
             log.warning("Published ports are discarded when using %s network mode", mode)
 
     def connect_to_network(
         self,
         request: SandboxRequest,
-        name: str,
+        network: Network,
         settings: EndpointSettings,
         sandbox: Sandbox,
-        connected: Sequence[Endpoint],
+        row: SandboxRow,
         undo: Undo,
-    ) -> Endpoint:
-        """One endpoint, joined; the sandbox is made with the first. Seed section 1.2.1.1.2."""
-        with step("connect_to_network"):
-            network = self.find_network(name)
-            options = build_create_endpoint_options(
-                request.container_name, request.config, request.host_config, name, settings
-            )
-            row = self.get_network_sandbox(request.container_id) if connected else None
-            row = row or self._sandbox_row(request)
-            endpoint = self.create_endpoint(
-                network, options, row, sandbox, undo, first=not connected
-            )
-            if not connected:
-                self.new_sandbox(request, sandbox, row, (endpoint.address,))
-            sandbox.endpoints.append(endpoint)
-            self._update_settings(request, endpoint, sandbox)
-            return endpoint
-
-    def _sandbox_row(self, request: SandboxRequest) -> SandboxRow:
-        sandbox_id = secrets.token_hex(32)
-        host = request.host_config.network_mode == "host"
-        key = "" if host else f"{self._netns_dir}/{sandbox_id[:12]}"
-        return SandboxRow(request.container_id, sandbox_id, key)
-
-    def _update_settings(
-        self, request: SandboxRequest, endpoint: Endpoint, sandbox: Sandbox
     ) -> None:
-        """moby updateEndpointNetworkSettings and updateJoinInfo."""
-        old, network = sandbox.settings, endpoint.network
-        ports = old.ports
-        if not old.networks or endpoint.ports:
-            ports = get_port_map_info(request.config, endpoint.ports)
-        sandbox.settings = NetworkSettings(
-            bridge=network.bridge if network.name == DEFAULT_NETWORK else old.bridge,
-            sandbox_id=old.sandbox_id,
-            sandbox_key=old.sandbox_key,
-            ports=ports,
-            networks={**old.networks, network.name: build_endpoint_info(endpoint)},
-        )
+        """One endpoint, on record; the sandbox is with the first. Seed section 1.2.1.1.2."""
+        with step("connect_to_network"):
+            options = build_create_endpoint_options(
+                request.container_name, request.options, network.name, settings
+            )
+            endpoint = self.create_endpoint(network, options, row, sandbox, undo)
+            sandbox.endpoints.append(endpoint)
+
+    def _sandbox_row(self, request: SandboxRequest, *, own_namespace: bool) -> SandboxRow:
+        sandbox_id = secrets.token_hex(32)
+        key = f"{self._netns_dir}/{sandbox_id[:12]}" if own_namespace else ""
+        return SandboxRow(request.container_id, sandbox_id, key)
 
     def find_network(self, name: str) -> Network:
         """The network of that name; the default one is made at its first use. NotFound."""
-        if name != DEFAULT_NETWORK:
-            raise NotFound(f"network {name} not found")
-        return self._default.get()
-
-    def get_network_sandbox(self, container_id: str) -> SandboxRow | None:
-        """The sandbox on record for a container. Seed section 1.2.1.1.2.2."""
-        return self._store.sandbox_of(container_id)
+        return self._networks.get(name)
 
     def create_endpoint(
         self,
@@ -217,13 +196,13 @@ class NetworkController:
         row: SandboxRow,
         sandbox: Sandbox,
         undo: Undo,
-        *,
-        first: bool,
     ) -> Endpoint:
         """Reserve ports and address, and put on record all that is about to be made."""
         with step("create_endpoint"):
             reserved = self._ports.reserve(options.ports, sandbox.held_fds)
-            endpoint = self._record_endpoint(network, options, row, reserved, first)
+            endpoint = self._record_endpoint(
+                network, options, row, reserved, first=not sandbox.endpoints
+            )
             undo.push(self.sandbox_destroy, row.container_id)
             return endpoint
 
@@ -233,6 +212,7 @@ class NetworkController:
         options: EndpointOptions,
         row: SandboxRow,
         reserved: Sequence[Reserved],
+        *,
         first: bool,
     ) -> Endpoint:
         """On the network as it is: another engine may have taken it down and made it anew."""
@@ -242,33 +222,51 @@ class NetworkController:
             except NetworkGone:
                 if left == 0:
                     raise
-                network = self._default.ensure(network)
+                network = self._networks.ensure(network.name, network)
         raise AssertionError
 
-    def new_sandbox(
-        self,
-        request: SandboxRequest,
-        sandbox: Sandbox,
-        row: SandboxRow,
-        addresses: Sequence[str],
-    ) -> None:
-        """Files and namespace of a sandbox on record. Seed section 1.2.1.1.2.7."""
+    def new_sandbox(self, request: SandboxRequest, sandbox: Sandbox, row: SandboxRow) -> None:
+        """Files and namespace of a sandbox on record, and its settings. Seed section 1.2.1.1.2.7."""
         with step("new_sandbox"):
             options = build_sandbox_options(
-                request, sandbox, self._dns, self._host_gateway(request)
+                request,
+                sandbox,
+                self._dns,
+                self._host_gateway(request),
+                own_namespace=bool(row.key),
             )
+            addresses = [endpoint.address for endpoint in sandbox.endpoints]
             setup_resolution_files(request.directory, options, self._resolv_conf, addresses)
-            if not options.use_default_sandbox:
-                new_namespace(self._kernel, sandbox, row, request.namespace)
-            sandbox.settings = NetworkSettings(sandbox_id=row.id, sandbox_key=row.key)
+            if row.key:
+                new_namespace(self._kernel, sandbox, row.key, request.namespace)
+            sandbox.settings = self._settings(request, row, sandbox.endpoints)
 
-    def join(self, endpoint: Endpoint, sandbox: Sandbox, index: int) -> None:
+    @staticmethod
+    def _settings(
+        request: SandboxRequest, row: SandboxRow, endpoints: Sequence[Endpoint]
+    ) -> NetworkSettings:
+        """moby updateEndpointNetworkSettings and updateJoinInfo."""
+        default = next((end for end in endpoints if end.network.name == DEFAULT_NETWORK), None)
+        ports = [port for endpoint in endpoints for port in endpoint.ports]
+        return NetworkSettings(
+            bridge=default.network.options.bridge if default is not None else "",
+            sandbox_id=row.id,
+            sandbox_key=row.key,
+            ports=get_port_map_info(request.options.exposed_ports, ports) if endpoints else {},
+            networks={end.network.name: build_endpoint_info(end) for end in endpoints},
+        )
+
+    def join(
+        self, endpoint: Endpoint, sandbox: Sandbox, index: int, *, default_route: bool
+    ) -> None:
         """Make the endpoint's link and its rules. Seed section 1.2.1.1.2.10."""
         with step("join"):
-            self.populate_network_resources(endpoint, sandbox, index)
+            self.populate_network_resources(endpoint, sandbox, index, default_route=default_route)
             self.program_external_connectivity(endpoint)
 
-    def populate_network_resources(self, endpoint: Endpoint, sandbox: Sandbox, index: int) -> None:
+    def populate_network_resources(
+        self, endpoint: Endpoint, sandbox: Sandbox, index: int, *, default_route: bool
+    ) -> None:
         """The veth pair, and the container's end of it configured. Seed 1.2.1.1.2.10.2."""
         with step("add_link"):
             nl = self._kernel.nl_open()
@@ -277,7 +275,7 @@ class NetworkController:
             finally:
                 os.close(nl)
         with step("add_interface"):
-            add_interface(self._kernel, sandbox, endpoint, index)
+            add_interface(self._kernel, sandbox, endpoint, index, default_route=default_route)
 
     def _add_link(self, nl: int, endpoint: Endpoint, netns: int, peer: str) -> None:
         """The pair, made in place. Another name when the chosen one is taken (it is put on record
@@ -285,25 +283,9 @@ class NetworkController:
         network, name = endpoint.network, endpoint.row.host_ifname
         for left in reversed(range(_LINK_TRIES)):
             try:
-                self._kernel.veth_create(
-                    nl,
-                    name,
-                    peer,
-                    peer_netns=netns,
-                    master=network.ifindex,
-                    mtu=network.mtu,
-                    peer_mac=endpoint.mac,
-                    hairpin=True,
-                    no_ipv6=True,
-                )
+                network.driver.join(nl, network, name, peer=peer, netns=netns, mac=endpoint.mac)
                 return
             except KernelError as error:
-                if error.name == "EXFULL":
-                    raise Unavailable(
-                        f"network {network.name}: its bridge {network.bridge} has all the 1,023 "
-                        "ports that Linux gives a bridge: remove containers, "
-                        "or use --network host or none"
-                    ) from error
                 if left == 0 or not self._mend(nl, error, network):
                     raise
                 if error.name == "EEXIST":
@@ -315,21 +297,15 @@ class NetworkController:
         """Whether another try at a link can succeed; the bridge is made again if it is gone."""
         if error.name not in _BRIDGE_GONE:
             return error.name == "EEXIST"
-        try:
-            if self._kernel.link_index(nl, network.bridge) == network.ifindex:
-                return False
-        except KernelError as missing:
-            if missing.name != "ENODEV":
-                raise
-        self._default.ensure(network)
+        if network.driver.is_there(nl, network):
+            return False
+        self._networks.ensure(network.name, network)
         return True
 
     def _host_gateway(self, request: SandboxRequest) -> str:
         """What "host-gateway" stands for, where an extra host says so. moby HostGatewayIP."""
-        wanted = any(
-            entry.endswith(f":{HOST_GATEWAY}") for entry in request.host_config.extra_hosts
-        )
-        return self._default.gateway() if wanted else ""
+        wanted = any(entry.endswith(f":{HOST_GATEWAY}") for entry in request.options.extra_hosts)
+        return self.find_network(DEFAULT_NETWORK).pool.gateway if wanted else ""
 
     def program_external_connectivity(self, endpoint: Endpoint) -> None:
         """Publish the endpoint's ports; outbound traffic is masqueraded by one rule for all. Rules
@@ -338,10 +314,10 @@ class NetworkController:
             return
         with step("program_external_connectivity"):
             try:
-                nftables.add_ports(self._store.engine_id, endpoint.ports)
+                self._rules.publish(endpoint.ports)
             except Unavailable:
-                self._default.ensure(endpoint.network)
-                nftables.add_ports(self._store.engine_id, self._store.ports())
+                self._networks.ensure(endpoint.network.name, endpoint.network)
+                self._rules.publish(self._store.ports())
 
     # ---- stop, undo, repair ----
 
@@ -358,10 +334,9 @@ class NetworkController:
         with step("sandbox_destroy"):
             ports = self._store.ports_of(container_id)
             if ports:
-                nftables.remove_ports(self._store.engine_id, ports)
+                self._rules.withdraw(ports)
             if links:
-                ends = self._store.endpoints_of(container_id)
-                delete_links(self._kernel, [end.host_ifname for end in ends])
+                self._networks.leave(self._store.endpoints_of(container_id))
             if row.key:
                 self._kernel.ns_unpin(row.key)
             self._store.remove_sandbox(container_id)
@@ -374,12 +349,13 @@ class NetworkController:
         return repair.restore(
             self._store,
             self._kernel,
-            self._default,
+            self._rules,
+            self._networks,
             self._netns_dir,
             live_container_ids,
             lambda container_id: self.sandbox_destroy(container_id, links=True),
         )
 
     def remove_all(self) -> list[str]:
-        """Remove the default network; what was removed. Conflict while a container is on it."""
-        return self._default.remove()
+        """Remove every network; what was removed. Conflict while a container is on one."""
+        return self._networks.remove_all()

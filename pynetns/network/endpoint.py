@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import InvalidParameter
-from ..model.config import Config, HostConfig
 from ..model.network import DEFAULT_NETWORK, EndpointSettings, HostAddress, NetworkSettings
 from ..store import EndpointRow, PortRow, SandboxRow, Store
+from .drivers.base import Network
+from .drivers.bridge import VETH_PREFIX
 from .ipam import (
-    Subnet,
     format_address,
     format_mac,
     mac_from_address,
@@ -26,36 +26,21 @@ from .ipam import (
     request_address,
 )
 from .ports import PortRequest, Reserved, port_requests, port_rows
+from .request import ContainerOptions, network_name
 
-VETH_PREFIX = "veth"
 CONTAINER_INTERFACE_PREFIX = "eth"
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
-    """A network as the hot path needs it: text and numbers made once. `ifindex` of its bridge;
-    `generation` tells one that is still in use from one that is being taken down."""
-
-    id: str
-    name: str
-    bridge: str
-    mtu: int
-    subnet: Subnet
-    gateway: str
-    broadcast: str
-    ifindex: int
-    generation: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class EndpointOptions:
-    """What one container wants of one network."""
+    """What one container wants of one network. `priority`: see `default_route_of`."""
 
     name: str
     mac: bytes | None
     address: int | None
     aliases: tuple[str, ...]
     ports: tuple[PortRequest, ...]
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,39 +54,31 @@ class Endpoint:
     aliases: tuple[str, ...]
     requested_ip: str
     ports: tuple[PortRow, ...]
-
-
-def network_name(mode: str) -> str:
-    """The network a mode means; the default mode means the default network."""
-    return DEFAULT_NETWORK if mode in ("", "default") else mode
+    priority: int = 0
 
 
 def update_container_network_settings(
-    host_config: HostConfig, stored: NetworkSettings
+    options: ContainerOptions, stored: NetworkSettings
 ) -> dict[str, EndpointSettings]:
     """The networks a container is to be connected to, the default one first.
 
     Only the default network supports links, which must be known when the sandbox is made; hence it
     comes first. moby updateContainerNetworkSettings.
     """
-    own = network_name(host_config.network_mode)
+    own = options.mode
     networks = {
         network_name(name): settings.clean_operational_data()
         for name, settings in stored.networks.items()
     } or {own: EndpointSettings(network_name=own)}
-    if host_config.ip_address and own in networks:
-        networks[own] = replace(networks[own], requested_ip=host_config.ip_address)
+    if options.ip_address and own in networks:
+        networks[own] = replace(networks[own], requested_ip=options.ip_address)
     if DEFAULT_NETWORK in networks and len(networks) > 1:
         networks = {DEFAULT_NETWORK: networks.pop(DEFAULT_NETWORK), **networks}
     return networks
 
 
 def build_create_endpoint_options(
-    container_name: str,
-    config: Config,
-    host_config: HostConfig,
-    network: str,
-    settings: EndpointSettings,
+    container_name: str, options: ContainerOptions, network: str, settings: EndpointSettings
 ) -> EndpointOptions:
     """Options of an endpoint on `network`. The MAC address and the published ports belong to the
     network of the container's mode. InvalidParameter for a bad address or MAC.
@@ -112,21 +89,16 @@ def build_create_endpoint_options(
     name = container_name.removeprefix("/")
     if not name.strip():
         raise InvalidParameter(f"invalid endpoint name: {name!r}")
-    own = network_name(host_config.network_mode) == network
+    own = options.mode == network
     requested = settings.requested_ip
     return EndpointOptions(
         name=name,
-        mac=parse_mac(config.mac_address) if own and config.mac_address else None,
+        mac=parse_mac(options.mac_address) if own and options.mac_address else None,
         address=parse_address(requested, "ip address") if requested else None,
         aliases=settings.aliases,
-        ports=_port_requests(config, host_config) if own else (),
+        ports=port_requests(options) if own and options.publishes else (),
+        priority=settings.gw_priority,
     )
-
-
-def _port_requests(config: Config, host_config: HostConfig) -> tuple[PortRequest, ...]:
-    if not (host_config.port_bindings or host_config.publish_all_ports):
-        return ()
-    return port_requests(config, host_config)
 
 
 def create_endpoint(
@@ -150,7 +122,9 @@ def create_endpoint(
     def allocate() -> tuple[EndpointRow, str, bytes, list[PortRow]]:
         if first:
             store.add_sandbox(sandbox)
-        number = request_address(store, network.id, network.name, network.subnet, options.address)
+        number = request_address(
+            store, network.id, network.name, network.pool.subnet, options.address
+        )
         address = format_address(number)
         mac = options.mac or mac_from_address(number)
         row = EndpointRow(
@@ -170,7 +144,15 @@ def create_endpoint(
 
     row, address, mac, ports = store.atomically(allocate)
     requested = address if options.address is not None else ""
-    return Endpoint(row, network, address, mac, options.aliases, requested, tuple(ports))
+    return Endpoint(
+        row, network, address, mac, options.aliases, requested, tuple(ports), options.priority
+    )
+
+
+def default_route_of(endpoints: Sequence[Endpoint]) -> Endpoint | None:
+    """The endpoint by whose network everything else is reached: that of the highest priority, among
+    equals the one whose network's name comes first. libnetwork sandbox.getGatewayEndpoint."""
+    return min(endpoints, key=lambda end: (-end.priority, end.network.name), default=None)
 
 
 def host_interface_name() -> str:
@@ -185,20 +167,21 @@ def build_endpoint_info(endpoint: Endpoint) -> EndpointSettings:
         network_name=network.name,
         network_id=network.id,
         endpoint_id=endpoint.row.id,
-        gateway=network.gateway,
+        gateway=network.pool.gateway,
         ip_address=endpoint.address,
-        ip_prefix_len=network.subnet.prefix,
+        ip_prefix_len=network.pool.subnet.prefix,
         mac_address=endpoint.row.mac,
         aliases=endpoint.aliases,
         requested_ip=endpoint.requested_ip,
+        gw_priority=endpoint.priority,
     )
 
 
 def get_port_map_info(
-    config: Config, ports: Sequence[PortRow]
+    exposed_ports: Sequence[str], ports: Sequence[PortRow]
 ) -> dict[str, tuple[HostAddress, ...] | None]:
     """Exposed and published ports with their host addresses. moby getPortMapInfo."""
-    bound: dict[str, tuple[HostAddress, ...] | None] = dict.fromkeys(config.exposed_ports)
+    bound: dict[str, tuple[HostAddress, ...] | None] = dict.fromkeys(exposed_ports)
     for row in ports:
         key = f"{row.container_port}/{row.proto}"
         bound[key] = (*(bound.get(key) or ()), (row.host_ip, str(row.host_port)))

@@ -16,9 +16,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import Conflict, InvalidParameter, System, Unavailable
-from ..model.config import Config, HostConfig
+from ..kernel import Kernel
 from ..model.ports import parse_host_port, parse_port
 from ..store import PortRow, Store
+from .request import ContainerOptions
 
 FIRST_FREE, LAST_FREE = 49153, 65535
 ANY = "0.0.0.0"  # every address of the host
@@ -48,18 +49,18 @@ class Reserved:
     fd: int
 
 
-def port_requests(config: Config, host_config: HostConfig) -> tuple[PortRequest, ...]:
-    """What a configuration asks for. Definite ports come first, so that none of them is taken by a
+def port_requests(options: ContainerOptions) -> tuple[PortRequest, ...]:
+    """What a container asks for. Definite ports come first, so that none of them is taken by a
     range or an "any free port" of the same container. moby buildCreateEndpointOptions."""
-    bindings = dict(host_config.port_bindings)
+    bindings = dict(options.port_bindings)
     requests = []
-    for key in dict.fromkeys((*bindings, *config.exposed_ports)):
+    for key in dict.fromkeys((*bindings, *options.exposed_ports)):
         port, proto = parse_port(key)
         bound = bindings.get(key, ())
         for binding in bound:
             first, last = parse_host_port(binding.host_port)
             requests.append(PortRequest(proto, port, binding.host_ip or ANY, first, last))
-        if not bound and host_config.publish_all_ports:
+        if not bound and options.publish_all_ports:
             requests.append(PortRequest(proto, port, ANY, 0, 0))
     return tuple(sorted(requests, key=_urgency))
 
@@ -72,8 +73,9 @@ def _urgency(request: PortRequest) -> tuple[int, int, str]:
 class PortAllocator:
     """Reserves host ports. Thread-safe; other processes are kept off by the sockets themselves."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, kernel: Kernel) -> None:
         self._store = store
+        self._kernel = kernel
         self._lock = threading.Lock()
         self._last: dict[str, int] = {}
 
@@ -99,7 +101,7 @@ class PortAllocator:
         if request.first == 0:
             return self._any_free(request, held)
         for port in range(request.first, request.last + 1):
-            fd = bind(request, port, held)
+            fd = bind(self._kernel, request, port, held)
             if fd >= 0:
                 return Reserved(request.proto, request.container_port, request.host_ip, port, fd)
         if request.first == request.last:
@@ -118,7 +120,7 @@ class PortAllocator:
             size = LAST_FREE - FIRST_FREE + 1
             for step in range(1, size + 1):
                 port = FIRST_FREE + (last - FIRST_FREE + step) % size
-                fd = bind(request, port, held)
+                fd = bind(self._kernel, request, port, held)
                 if fd >= 0:
                     self._last[request.proto] = port
                     return Reserved(
@@ -136,17 +138,15 @@ class PortAllocator:
         return Conflict(f"port {where} is already in use{by}")
 
 
-def bind(request: PortRequest, port: int, held: list[int]) -> int:
-    """A socket bound to the port, in `held` too; -1 when it is taken. Without SO_REUSEADDR, so that
-    a bound socket conflicts with every other, on the wildcard address too."""
-    with socket.socket(socket.AF_INET, _TYPES[request.proto] | socket.SOCK_CLOEXEC) as sock:
-        try:
-            sock.bind((request.host_ip, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                return -1
-            raise _bind_error(request, port, error) from error
-        held.append(sock.detach())
+def bind(kernel: Kernel, request: PortRequest, port: int, held: list[int]) -> int:
+    """A socket bound to the port, in `held` too; -1 when it is taken."""
+    try:
+        with kernel.port_bind(_TYPES[request.proto], request.host_ip, port) as sock:
+            held.append(sock.detach())
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return -1
+        raise _bind_error(request, port, error) from error
     return held[-1]
 
 

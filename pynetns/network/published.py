@@ -1,6 +1,6 @@
 """A published port as a value: what ports lead where.
 
-Owns: the value. Rules (nftables.py) and tracked flows (conntrack.py) are made of it.
+Owns: the value. Rules (rules.py) and tracked flows (flows.py) are made of it.
 """
 
 from __future__ import annotations

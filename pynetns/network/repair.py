@@ -7,44 +7,45 @@ starting meanwhile. libnetwork sandboxCleanup, osl removeUnusedPaths.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from ..kernel import Kernel
 from ..store import SandboxRow, Store
-from . import nftables
-from .default_network import DefaultNetwork, delete_links
-from .endpoint import VETH_PREFIX
+from .drivers.bridge import bridge_ports, delete_links
+from .lost import remove_namespaces
+from .networks import Networks
+from .rules import Rules
 
 
 def restore(
     store: Store,
     kernel: Kernel,
-    network: DefaultNetwork,
+    rules: Rules,
+    networks: Networks,
     netns_dir: str,
     live: Collection[str],
     destroy: Callable[[str], None],
 ) -> list[str]:
     """Remove what nobody owns, put back what live containers need; a line per thing removed."""
-    files = os.listdir(netns_dir)
-    row = network.row()
-    links = bridge_ports(row.bridge) if row is not None else []
-    ports = nftables.list_ports(store.engine_id) if row is not None else []
+    removed = networks.reclaim()
+    rows = store.networks()
+    links = [name for row in rows for name in _links_on(kernel, row.bridge)]
+    ports = rules.published() if rows else []
 
+    removed += remove_namespaces(kernel, store, netns_dir)
     sandboxes, endpoints = store.sandboxes(), store.endpoints()
+    removed += remove_links(kernel, sorted(set(links) - {end.host_ifname for end in endpoints}))
     wanted = {(port.proto, port.host_ip, port.host_port) for port in store.ports()}
-    strays = set(files) - {os.path.basename(sandbox.key) for sandbox in sandboxes}
-    removed = remove_namespaces(kernel, netns_dir, sorted(strays))
-    own = {name for name in links if name.startswith(VETH_PREFIX)}
-    removed += remove_links(kernel, sorted(own - {end.host_ifname for end in endpoints}))
     stale = [port for port in ports if tuple(port[:3]) not in wanted]
     if stale:
-        nftables.remove_ports(store.engine_id, stale)
+        rules.withdraw(stale)
         removed += [f"port {port[1]}:{port[2]}/{port[0]}" for port in stale]
     removed += remove_sandboxes(store, sandboxes, live, destroy)
-    if row is not None and store.network_in_use(row.id):
-        network.ensure(None)
-        nftables.add_ports(store.engine_id, store.ports())
+    used = [row.name for row in rows if store.network_in_use(row.id)]
+    for name in used:
+        networks.ensure(name, networks.known(name))
+    if used:
+        rules.publish(store.ports())
     return removed
 
 
@@ -64,24 +65,13 @@ def remove_sandboxes(
     return removed
 
 
-def remove_namespaces(kernel: Kernel, netns_dir: str, names: Iterable[str]) -> list[str]:
-    """Unpin namespaces by the names of their files."""
-    removed = []
-    for name in names:
-        kernel.ns_unpin(f"{netns_dir}/{name}")
-        removed.append(f"namespace {name}")
-    return removed
-
-
-def remove_links(kernel: Kernel, names: list[str]) -> list[str]:
+def remove_links(kernel: Kernel, names: Sequence[str]) -> list[str]:
     """Delete links of the host."""
     delete_links(kernel, names)
     return [f"link {name}" for name in names]
 
 
-def bridge_ports(bridge: str) -> list[str]:
-    """The links attached to a bridge of the host; none when it does not exist."""
-    try:
-        return os.listdir(f"/sys/class/net/{bridge}/brif")
-    except OSError:
-        return []
+def _links_on(kernel: Kernel, bridge: str) -> list[str]:
+    """The containers' links on a bridge of the host; none when it does not exist."""
+    link = kernel.link_get(bridge) if bridge else None
+    return bridge_ports(kernel, link.ifindex) if link is not None else []

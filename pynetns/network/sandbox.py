@@ -12,45 +12,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..kernel import Kernel
-from ..kernel.netns import PendingNamespace
-from ..kernel.process import ProcessIdentity
-from ..model.config import Config, HostConfig
+from ..errors import KernelError
+from ..files import make_directories
+from ..kernel import Kernel, Pending
 from ..model.network import NetworkSettings
-from ..store import SandboxRow
 from . import host_files
 from .endpoint import CONTAINER_INTERFACE_PREFIX, Endpoint
 from .host_files import ResolvConf, ResolverOptions
+from .request import Networked, SandboxRequest
 
 CLONE_NEWNET = 0x40000000
-
-
-@dataclass(frozen=True, slots=True)
-class Networked:
-    """The running container whose network another one shares."""
-
-    container_id: str
-    process: ProcessIdentity
-    sandbox_key: str
-    hostname: str
-    domainname: str
-    hosts_path: str
-    resolv_conf_path: str
-    hostname_path: str
-
-
-@dataclass(frozen=True, slots=True)
-class SandboxRequest:
-    """A container about to start. `settings` are the stored ones; `directory` holds its files."""
-
-    container_id: str
-    container_name: str
-    config: Config
-    host_config: HostConfig
-    directory: str
-    settings: NetworkSettings
-    networked: Networked | None = None
-    namespace: PendingNamespace | None = None  # begun beforehand; None: made when needed
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,23 +73,18 @@ class Sandbox:
             os.close(fd)
 
 
-def stub_sandbox(request: SandboxRequest) -> Sandbox:
-    """A sandbox that holds nothing yet but knows where its files are."""
-    config, directory = request.config, request.directory
+def stub_sandbox(request: SandboxRequest, *, own_namespace: bool) -> Sandbox:
+    """A sandbox that holds nothing yet but knows where its files are. Its name is the container's,
+    else the host's own where it is in the host's namespace, else the short id."""
+    options, directory = request.options, request.directory
+    default = request.container_id[:12] if own_namespace else os.uname().nodename
     return Sandbox(
-        hostname=config.hostname or default_hostname(request),
-        domainname=config.domainname,
+        hostname=options.hostname or default,
+        domainname=options.domainname,
         hosts_path=f"{directory}/hosts",
         hostname_path=f"{directory}/hostname",
         resolv_conf_path=f"{directory}/resolv.conf",
     )
-
-
-def default_hostname(request: SandboxRequest) -> str:
-    """The host's own name in host mode, else the short id."""
-    if request.host_config.network_mode == "host":
-        return os.uname().nodename
-    return request.container_id[:12]
 
 
 def join_networked(kernel: Kernel, networked: Networked) -> Sandbox:
@@ -142,18 +108,23 @@ def join_networked(kernel: Kernel, networked: Networked) -> Sandbox:
 
 
 def build_sandbox_options(
-    request: SandboxRequest, sandbox: Sandbox, defaults: ResolverOptions, host_gateway: str
+    request: SandboxRequest,
+    sandbox: Sandbox,
+    defaults: ResolverOptions,
+    host_gateway: str,
+    *,
+    own_namespace: bool,
 ) -> SandboxOptions:
     """Options of a sandbox: the container's, else the engine's. `host_gateway` is the address that
     an extra host of that name stands for. moby buildSandboxOptions, seed 1.2.1.1.2.6."""
-    host_config = request.host_config
-    extra = tuple(host_files.parse_extra_host(entry) for entry in host_config.extra_hosts)
+    options = request.options
+    extra = tuple(host_files.parse_extra_host(entry) for entry in options.extra_hosts)
     resolver = defaults
-    if host_config.dns or host_config.dns_search or host_config.dns_options:
+    if options.dns or options.dns_search or options.dns_options:
         resolver = ResolverOptions(
-            host_config.dns or defaults.dns,
-            host_config.dns_search or defaults.dns_search,
-            host_config.dns_options or defaults.dns_options,
+            options.dns or defaults.dns,
+            options.dns_search or defaults.dns_search,
+            options.dns_options or defaults.dns_options,
         )
     return SandboxOptions(
         hostname=sandbox.hostname,
@@ -163,7 +134,7 @@ def build_sandbox_options(
             for name, address in extra
         ),
         resolver=resolver,
-        use_default_sandbox=host_config.network_mode == "host",
+        use_default_sandbox=not own_namespace,
     )
 
 
@@ -187,30 +158,39 @@ def setup_resolution_files(
 
 
 def new_namespace(
-    kernel: Kernel, sandbox: Sandbox, row: SandboxRow, pending: PendingNamespace | None = None
+    kernel: Kernel, sandbox: Sandbox, key: str, pending: Pending | None = None
 ) -> None:
-    """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it.
-    osl.NewSandbox."""
+    """Make the namespace (or take the one begun), loopback up and IPv6 off, and pin it at
+    the path `key`. osl.NewSandbox."""
     make = pending.finish if pending else partial(kernel.netns_create, ipv6_off=True, lo_up=True)
     # in one line: an interrupt finds them the sandbox's, or still the pending namespace's
     sandbox.netns_fd, sandbox.netlink_fd = make()
-    kernel.ns_pin(sandbox.netns_fd, row.key)
-    sandbox.key = row.key
+    try:
+        kernel.ns_pin(sandbox.netns_fd, key)
+    except KernelError as error:
+        if error.name != "ENOENT":
+            raise
+        make_directories(os.path.dirname(key), 0o700)  # somebody has deleted it
+        kernel.ns_pin(sandbox.netns_fd, key)
+    sandbox.key = key
 
 
-def add_interface(kernel: Kernel, sandbox: Sandbox, endpoint: Endpoint, index: int) -> None:
-    """Configure the container's end: address, up, default route. osl AddInterface, updateGateway.
+def add_interface(
+    kernel: Kernel, sandbox: Sandbox, endpoint: Endpoint, index: int, *, default_route: bool
+) -> None:
+    """Configure the container's end: address, up, and the `default_route` where it has it. osl
+    AddInterface, updateGateway.
 
     The link was made in place under its final name, so nothing is moved or renamed.
     """
-    network = endpoint.network
+    pool = endpoint.network.pool
     kernel.link_configure(
         sandbox.netlink_fd,
         interface_name(index),
         endpoint.address,
-        network.subnet.prefix,
-        network.gateway,
-        network.broadcast,
+        pool.subnet.prefix,
+        pool.gateway if default_route else None,
+        pool.broadcast,
     )
 
 

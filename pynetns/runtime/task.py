@@ -9,16 +9,19 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
+import socket
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..errors import Conflict, KernelError, StartFailed
+from ..files import make_directories
 from ..kernel import frame
 from ..kernel.operations import Plan, child_spans
 from ..trace import Span, add_spans, recording, step
 from ..undo import Undo
-from .shim.client import Exit, ShimClient
+from .shim.protocol import Exit, Shim
 
 # Which failure of exec is which exit code. moby translateContainerdStartErr, seed section 1.2.
 _EXEC_CODES = {errno.ENOENT: 127, errno.ENOTDIR: 126, errno.EACCES: 126, errno.ENOEXEC: 126}
@@ -42,6 +45,9 @@ _REMEDIES = {
             ),
         )
     },
+    ("chdir", errno.ENOTDIR): "it, or what is above it, is a file in the image: give a directory",
+    ("chdir", errno.EACCES): "the user of the program may not enter it: give another directory or "
+    "--user",
     ("move_mount", errno.ENOTDIR): "a file cannot be mounted over a directory, nor through a file",
 }
 _EXEC_WORDS = {
@@ -64,6 +70,18 @@ class Attach:
     winsize: tuple[int, int] = (0, 0)
 
 
+def stdio_flags(terminal: bool, stdin: bool, *, once: bool = False, direct: bool = False) -> int:
+    """A Task's `flags`: on a terminal; with a standard input (else /dev/null), which ends with its
+    `once` attached client's; `direct`: without a terminal, the attached descriptors are the
+    program's own, nothing is copied."""
+    return (
+        (frame.SPAWN_TTY if terminal else 0)
+        | (frame.SPAWN_STDIN if stdin else 0)
+        | (frame.SPAWN_STDIN_ONCE if once else 0)
+        | (frame.SPAWN_DIRECT if direct and not terminal else 0)
+    )
+
+
 @dataclass(slots=True)
 class Task:
     """A program to be: `create` has its process prepare itself, `start` has it execute.
@@ -73,10 +91,11 @@ class Task:
     `log_options` (`kernel.frame.log_options`) how it is written there. `cgroup_fd` is the cgroup
     directory whose processes die with the program (one that shares its pid namespace leaves
     survivors), -1 for none. `go_fd` is the write end of the pipe that the plan waits for, -1 where
-    it does not wait. OCI's and containerd's two steps, seed 1.2.3 and 1.2.4.
+    it does not wait. `program` is for messages, where there is no `plan`. OCI's and containerd's two
+    steps, seed 1.2.3 and 1.2.4.
     """
 
-    shim: ShimClient
+    shim: Shim
     key: str
     directory: str
     flags: int = 0
@@ -88,7 +107,8 @@ class Task:
     go_fd: int = -1
     pid: int = 0
     plan: Plan | None = None
-    _pending: int = -1
+    program: str = ""
+    pending: int = -1
 
     def create(self, plan: Plan) -> None:
         """Have the shim make the process of `plan`. It prepares itself while the caller goes on."""
@@ -98,7 +118,7 @@ class Task:
             record = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             flags, fds = self._descriptors(record)
-            self._pending = self.shim.begin_spawn(
+            self.pending = self.shim.begin_spawn(
                 self.key,
                 (self.log_options if self.log_dir_fd >= 0 else b"") + plan.encode(),
                 plan.fds,
@@ -112,16 +132,23 @@ class Task:
             if record >= 0:
                 os.close(record)
 
+    def kill(self) -> None:
+        """Undo `create` of a task that waits at a pipe which others hold open: returns when the process
+        is gone. Nothing to do after `start` and `leave`."""
+        if self.pending >= 0:
+            self.shim.signal(self.key, signal.SIGKILL)
+            self.abandon()
+
     def start(self) -> int:
         """Execute the program; its pid once it runs. StartFailed with Docker's exit code."""
         with step("task_start"):
             self._go(b"\n")
-            pending, self._pending = self._pending, -1
+            pending, self.pending = self.pending, -1
             try:
                 answer = self.shim.finish_spawn(pending, self.key)
             except KernelError as error:
-                raise start_error(error, self.plan) from error
-            if answer.payload:
+                raise start_error(error, self.plan, self.program) from error
+            if answer.payload and self.plan is not None:
                 self._add_spans(answer)
             self.pid = answer.value
         return self.pid
@@ -129,7 +156,7 @@ class Task:
     def abandon(self) -> None:
         """Undo `create`: returns when the process is gone. Nothing to do after `start`."""
         self._go(b"")
-        pending, self._pending = self._pending, -1
+        pending, self.pending = self.pending, -1
         if pending >= 0:
             with suppress(KernelError):
                 self.shim.finish_spawn(pending, self.key)
@@ -169,14 +196,21 @@ class Task:
         add_spans(child_spans(self.plan, cloned, ends))
 
 
-def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
+def told_socket() -> tuple[socket.socket, socket.socket]:
+    """The pair for `Task.prepared`: whoever writes to the second is known by his pid. unix(7)."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
+
+
+def start_error(error: KernelError, plan: Plan | None = None, program: str = "") -> StartFailed:
     """What a failed start is to the user: message and exit code. 126 and 127 are of the program
     itself; what fails before it is tried is 128, as in moby."""
     code, what = 128, f"{error.step} {error.detail}".strip()
     why = os.strerror(error.errno)
     if error.step == "exec":
         code = _EXEC_CODES.get(error.errno, 126)
-        program = error.detail or (plan.describe(-1)[1] if plan is not None else "")
+        program = error.detail or (plan.describe(-1)[1] if plan is not None else program)
         what = f'exec: "{program}"'
         why = _EXEC_WORDS.get(error.errno, why)
         if error.errno == errno.ENOENT and "/" in program:
@@ -188,7 +222,7 @@ def start_error(error: KernelError, plan: Plan | None = None) -> StartFailed:
     elif error.step == "oom_score_adj":
         what = f"--oom-score-adj {error.detail}"
     elif error.step == "chdir":
-        what = f"working directory {error.detail}"
+        what = f"--workdir: working directory {error.detail}"
     elif error.errno == errno.EEXIST and error.step == "frame":
         return StartFailed("container already started", 128)
     remedy = _REMEDIES.get((error.step, error.errno))
@@ -203,6 +237,8 @@ def prepare_bundle_dir(exec_root: str, key: str, undo: Undo) -> str:
     directory = task_directory(exec_root, key)
     try:
         os.mkdir(directory, 0o700)
+    except FileNotFoundError:  # somebody has deleted the directory of all bundles
+        make_directories(directory, 0o700, 0o700)
     except FileExistsError as error:
         raise Conflict(f"id {key} already in use") from error
     undo.push(delete_bundle, exec_root, key)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 from ..errors import System
 from ..files import make_directories
+from ..kernel import Kernel
 from .layers import remove_tree
 
 _OPAQUE = "trusted.overlay.opaque"
@@ -64,6 +65,12 @@ def mask_entries(points: Iterable[str], hidden: Iterable[str]) -> list[MaskEntry
     return sorted(entries.values(), key=lambda entry: entry.path)
 
 
+def _covering(path: str) -> str:
+    """What hides `path` in every mask: the empty directory that it is below, else itself."""
+    above = [empty for empty, _ in _EMPTY if path.startswith(f"{empty}/")]
+    return above[0] if above else path
+
+
 def _below(path: str, entries: Iterable[str]) -> bool:
     return any(path == entry or path.startswith(f"{entry}/") for entry in entries)
 
@@ -86,19 +93,27 @@ def _unescape(path: str) -> str:
 class HostMask:
     """The mask of one engine; any number of processes may make it at the same moment."""
 
-    def __init__(self, root: str, exec_root: str) -> None:
+    def __init__(self, kernel: Kernel, root: str, exec_root: str) -> None:
+        self._kernel = kernel
         self._hidden = (root, exec_root)
         self._place = f"{exec_root}/image"
         self.path = f"{exec_root}/image/mask"
         self.lowers = (self.path, "/")  # of a container of image `host`
+        self._hiding = [f"{self.path}{_covering(hidden)}" for hidden in self._hidden]
+        self._whole = False  # though it has not all of these
 
     def ensure(self) -> None:
-        """Make the mask when it is not there. Raises System."""
-        if os.path.isdir(self.path):
+        """Make the mask when it is not there, and again what somebody has deleted of it: a container
+        would see the engine's own directories. Raises System."""
+        if self._whole or all(os.path.lexists(path) for path in self._hiding):
             return
         with self._locked():
             if not os.path.isdir(self.path):
                 self._make()
+            else:
+                add_entries(self._kernel, self.path, self._entries())
+                # what hides them is something else: a file system is mounted above
+                self._whole = not all(os.path.lexists(path) for path in self._hiding)
 
     def remove(self) -> None:
         """Remove the mask; the next start makes it again. No container of `host` may be running."""
@@ -109,14 +124,17 @@ class HostMask:
         """Whole or not at all: it is made beside its place."""
         fresh = f"{self.path}.new"
         remove_tree(fresh)
+        write_mask(self._kernel, fresh, self._entries())
+        os.rename(fresh, self.path)
+
+    def _entries(self) -> list[MaskEntry]:
         hidden = [os.path.realpath(path) for path in self._hidden]
         points = [
             point
             for point, kind in read_mounts(_mountinfo())
             if kind in _PSEUDO and point != "/" and os.path.isdir(point)  # a file may be one too
         ]
-        write_mask(fresh, mask_entries(points, hidden))
-        os.rename(fresh, self.path)
+        return mask_entries(points, hidden)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -129,33 +147,45 @@ class HostMask:
             os.close(fd)
 
 
-def write_mask(directory: str, entries: Sequence[MaskEntry]) -> None:
+def write_mask(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> None:
     """Make a mask layer. Directories on the way look as on the host: the topmost layer's count."""
     try:
         os.mkdir(directory)
         shutil.copystat("/", directory)
-        for entry in entries:
-            _copy_parents(directory, entry.path)
-            target = f"{directory}{entry.path}"
-            if entry.mode is None:
-                os.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
-            else:
-                os.mkdir(target)
-                os.chmod(target, entry.mode)
-                os.setxattr(target, _OPAQUE, b"y")
-    except OSError as error:
+        add_entries(kernel, directory, entries)
+    except (OSError, System) as error:
         remove_tree(directory)
+        if isinstance(error, System):
+            raise
         raise System(f"image host: mask {directory}: {error.strerror}") from error
 
 
-def _copy_parents(directory: str, path: str) -> None:
+def add_entries(kernel: Kernel, directory: str, entries: Sequence[MaskEntry]) -> None:
+    """Make those entries of a mask layer that are not there. System."""
+    try:
+        for entry in entries:
+            target = f"{directory}{entry.path}"
+            if os.path.lexists(target):
+                continue
+            _copy_parents(kernel, directory, entry.path)
+            if entry.mode is None:
+                kernel.mknod(target, stat.S_IFCHR, os.makedev(0, 0))
+            else:
+                os.mkdir(target)
+                os.chmod(target, entry.mode)
+                kernel.setxattr(target, _OPAQUE, b"y")
+    except OSError as error:
+        raise System(f"image host: mask {directory}: {error.strerror}") from error
+
+
+def _copy_parents(kernel: Kernel, directory: str, path: str) -> None:
     for parent in _parents(path):
         target = f"{directory}{parent}"
         if os.path.lexists(target):
             continue
         os.mkdir(target)
         status = os.stat(parent)
-        os.chown(target, status.st_uid, status.st_gid)
+        kernel.chown(target, status.st_uid, status.st_gid)
         shutil.copystat(parent, target)
 
 

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import IO, Any
 
 from ..errors import Conflict, InvalidParameter, NotFound, System, Unavailable
-from ..files import make_directories, make_directory
+from ..files import make_directories, make_directory, sync_directory
+from ..kernel import Kernel
 from ..store import ImageRow, Store
 from ..undo import Undo
 from .archive import Content, import_directory, import_tar
@@ -59,10 +60,10 @@ class Image:
 class ImageStore:
     """The images below one root. Several processes may use one root at once."""
 
-    def __init__(self, store: Store, root: str, exec_root: str) -> None:
+    def __init__(self, store: Store, kernel: Kernel, root: str, exec_root: str) -> None:
         self._store = store
         self._root = root
-        self._mask = HostMask(root, exec_root)
+        self._mask = HostMask(kernel, root, exec_root)
         self._host = Image(_HOST_ID, (_HOST_NAME,), self._mask.lowers, _HOST_CONFIG)
 
     # ---- finding ----
@@ -186,6 +187,7 @@ class ImageStore:
         if made:
             remove_tree(place)  # left by an import that died between the next two lines
             os.rename(layer, place)
+            sync_directory(os.path.dirname(place))  # as the files: before the row
         created = datetime.datetime.now(datetime.timezone.utc).isoformat().replace("+00:00", "Z")
         try:
             self._store.add_image(image_id, name, created, [content.digest], config, content.size)

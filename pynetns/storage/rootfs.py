@@ -27,7 +27,7 @@ class RootfsStore:
         self._kernel = kernel
         self._root = root
         self._exec_root = exec_root
-        self._mask = HostMask(root, exec_root)
+        self._mask = HostMask(kernel, root, exec_root)
 
     # ---- layer ----
 
@@ -83,7 +83,7 @@ class RootfsStore:
             return ""
         path = self._shm_directory(container_id)
         make_directories(path, 0o700, 0o700)
-        if not os.path.ismount(path):
+        if not self._kernel.is_mounted(path):
             self._kernel.tmpfs_mount(path, f"mode=1777,size={size}")
         return path
 

@@ -20,7 +20,8 @@ sys.path.insert(0, str(HERE.parents[1]))
 
 from pynetns.kernel import frame  # noqa: E402
 from pynetns.kernel.operations import Plan  # noqa: E402
-from pynetns.runtime.plan.render import Handles, render_exec_plan, render_plan  # noqa: E402
+from pynetns.runtime.plan.handles import Handles  # noqa: E402
+from pynetns.runtime.plan.render import render_exec_plan, render_plan  # noqa: E402
 
 DEFAULT_SPEC = HERE.parent / "golden/spec_default.json"
 FILTER = struct.pack("=HBBI", 6, 0, 0, 0x7FFF0000)  # BPF_RET ALLOW
@@ -48,7 +49,9 @@ def every_operation() -> Plan:
     plan.fork()
     plan.hostname("name")
     plan.stdio()
+    plan.tty(24, 80, socket=6)
     plan.cwd("/")
+    plan.wait(7, 8)
     plan.exec(["sh", "-c", "true"], {"PATH": "/bin:/usr/bin", "A": "b"})
     return plan
 

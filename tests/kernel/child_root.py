@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.mount import MS_PRIVATE
 from pynetns.kernel.operations import Plan
 from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
@@ -36,7 +36,7 @@ class ChildRoot:
 
         KernelError when a step fails. What the steps hand in as descriptors stays theirs.
         """
-        root = Kernel.tree_clone(str(self.top), recursive=False, propagation=MS_PRIVATE)
+        root = LinuxKernel.tree_clone(str(self.top), recursive=False, propagation=MS_PRIVATE)
         reader, writer = os.pipe()
         stdin = os.open("/dev/null", os.O_RDWR) if null else 0
         try:

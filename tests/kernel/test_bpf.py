@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.runtime.cgroups.device_bpf import assemble
 from pynetns.runtime.cgroups.hierarchy import detect
 from pynetns.runtime.spec.devices import DEFAULT_RULES
@@ -45,10 +45,10 @@ def device():
 def attach(path: Path, rules, flags: int = OVERRIDE) -> None:
     fd = os.open(path, os.O_PATH | os.O_DIRECTORY)
     try:
-        program = Kernel.bpf_device_load(assemble(rules))
+        program = LinuxKernel.bpf_device_load(assemble(rules))
         try:
             assert not os.get_inheritable(program)
-            Kernel.bpf_device_attach(fd, program, flags)
+            LinuxKernel.bpf_device_attach(fd, program, flags)
         finally:
             os.close(program)
     finally:
@@ -107,7 +107,7 @@ def test_without_override_nothing_goes_below(cgroup):
 
 def test_refused_program_tells_the_verifiers_reason():
     with pytest.raises(KernelError, match="R0") as caught:
-        Kernel.bpf_device_load(bytes([0x95, 0, 0, 0, 0, 0, 0, 0]))  # exit, with no result
+        LinuxKernel.bpf_device_load(bytes([0x95, 0, 0, 0, 0, 0, 0, 0]))  # exit, with no result
     assert caught.value.errno == errno.EACCES
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.mount import MS_PRIVATE
 from pynetns.kernel.operations import Plan
 from pynetns.lowlevel.join import CLONE_NEWNS, CLONE_NEWPID
@@ -38,7 +38,7 @@ def volume(tmp_path):
     directory = tmp_path / "volume"
     directory.mkdir()
     (directory / "marker").write_text("volume")
-    fd = Kernel.tree_clone(str(directory), recursive=False, propagation=MS_PRIVATE)
+    fd = LinuxKernel.tree_clone(str(directory), recursive=False, propagation=MS_PRIVATE)
     yield directory, fd
     os.close(fd)
 
@@ -47,7 +47,7 @@ def volume(tmp_path):
 def file_mount(tmp_path):
     """A detached mount of one file."""
     (tmp_path / "file").write_text("mounted")
-    fd = Kernel.tree_clone(str(tmp_path / "file"), recursive=False, propagation=MS_PRIVATE)
+    fd = LinuxKernel.tree_clone(str(tmp_path / "file"), recursive=False, propagation=MS_PRIVATE)
     yield fd
     os.close(fd)
 
@@ -318,7 +318,7 @@ def test_working_directory_follows_links_inside(root):
 def test_proc_of_another_mount_namespace(root, what):
     """It is taken over as a mount of its own if it is a whole procfs; nothing else is."""
     reader, writer = os.pipe()
-    rootfs = Kernel.tree_clone(str(root.top), recursive=False, propagation=MS_PRIVATE)
+    rootfs = LinuxKernel.tree_clone(str(root.top), recursive=False, propagation=MS_PRIVATE)
     plan = Plan(CLONE_NEWNS | CLONE_NEWPID)
     plan.private()
     plan.root(rootfs)
@@ -327,7 +327,7 @@ def test_proc_of_another_mount_namespace(root, what):
     else:
         plan.mount("proc", "proc", "/proc", 0)
     part = os.open("/proc/sys", os.O_PATH)
-    bind = Kernel.tree_clone("", dirfd=part, recursive=False, propagation=MS_PRIVATE)
+    bind = LinuxKernel.tree_clone("", dirfd=part, recursive=False, propagation=MS_PRIVATE)
     if what == "part of a procfs":
         plan.attach(bind, "/proc", mode=3)
     plan.stdio()
@@ -337,12 +337,12 @@ def test_proc_of_another_mount_namespace(root, what):
         namespace = os.open(f"/proc/{process.pid}/ns/mnt", os.O_RDONLY)
         try:
             if what == "procfs":
-                fd = Kernel.proc_clone(namespace)
+                fd = LinuxKernel.proc_clone(namespace)
                 assert [n for n in os.listdir(f"/proc/self/fd/{fd}") if n.isdigit()] == ["1"]
                 os.close(fd)
             else:
                 with pytest.raises(KernelError) as caught:
-                    Kernel.proc_clone(namespace)
+                    LinuxKernel.proc_clone(namespace)
                 assert caught.value.errno == errno.EXDEV
         finally:
             process.kill()

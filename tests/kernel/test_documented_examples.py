@@ -1,4 +1,4 @@
-"""The examples of docs/low-level.md and of the public modules run, and print what they say."""
+"""The examples of docs/low-level.md, docs/oci-runtime.md and of the public modules run, and print what they say."""
 
 from __future__ import annotations
 
@@ -8,16 +8,36 @@ from pathlib import Path
 
 import pytest
 
+from pynetns.runtime.oci import Runtime
+
+from ..conftest import end_shim
+from .oci_bench import SLEEP, left
+
 pytestmark = pytest.mark.root
-DOCUMENT = Path(__file__).parents[2] / "docs" / "low-level.md"
+DOCUMENTS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_document(tmp_path):
-    result = doctest.testfile(
-        str(DOCUMENT), module_relative=False, globs={"pin": str(tmp_path / "pin")}
-    )
-    assert result.attempted > 20
+def run_document(name: str, **names: str) -> int:
+    """How many examples there are; all of them hold."""
+    result = doctest.testfile(str(DOCUMENTS / name), module_relative=False, globs=names)
     assert result.failed == 0
+    return result.attempted
+
+
+def test_the_low_level_document(tmp_path):
+    assert run_document("low-level.md", pin=str(tmp_path / "pin")) > 20
+
+
+def test_the_oci_document(runtime, bundle):
+    """In the runtime's root, so that what it leaves is removed."""
+    assert run_document(
+        "oci-runtime.md", root=runtime.exec_root, bundle=str(bundle.runs(*SLEEP).top)
+    )
+    assert left(runtime) == []
+    with Runtime(runtime.exec_root) as theirs:  # the cgroups of a root that names none
+        assert theirs.cgroups.parent != runtime.cgroups.parent
+        end_shim(theirs)
+        assert theirs.prune()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from pynetns.errors import InvalidParameter, KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.lowlevel import links, namespaces
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
@@ -84,7 +84,7 @@ def test_bridge_whose_name_is_taken(switch, outer):
 
 def test_failed_bridge_leaves_nothing(switch):
     with pytest.raises(KernelError) as caught:
-        Kernel.bridge_create(
+        LinuxKernel.bridge_create(
             switch.netlink(), "br0", alias="", mtu=1500, address="10.9.0.1", prefix=99
         )
     assert (caught.value.errno, caught.value.step) == (errno.EINVAL, "address")
@@ -152,7 +152,7 @@ def test_veth_without_its_bridge(switch, outer, box):
         outer.veth("veth0", "eth0", peer=box, master="br0")
     assert caught.value.errno == errno.ENODEV
     with pytest.raises(KernelError) as caught:
-        Kernel.veth_create(switch.netlink(), "veth0", "eth0", peer_netns=box.fd, master=4711)
+        LinuxKernel.veth_create(switch.netlink(), "veth0", "eth0", peer_netns=box.fd, master=4711)
     assert caught.value.errno in (errno.ENODEV, errno.EINVAL)
     assert names(switch) == ["lo"] and names(box) == ["lo"]
 

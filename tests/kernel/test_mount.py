@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel, mount
 from pynetns.kernel.mount import MOUNT_ATTR_RDONLY, MS_PRIVATE
 
 pytestmark = pytest.mark.root
@@ -31,7 +31,7 @@ def layers(tmp_path) -> Path:
 
 @contextlib.contextmanager
 def overlay(*args, **options):
-    fd = Kernel.overlay_mount(*args, **options)
+    fd = LinuxKernel.overlay_mount(*args, **options)
     try:
         yield Path(f"/proc/self/fd/{fd}")
     finally:
@@ -148,9 +148,9 @@ def test_nothing_of_the_many_layers_reaches_a_shared_mount(tmp_path):
     """The scratch mount over "/" must not propagate: not even where "/" is shared."""
     lowers = stack_of(tmp_path, 40)
     script = (
-        "import os, sys; from pynetns.kernel import Kernel;"
+        "import os, sys; from pynetns.kernel import LinuxKernel;"
         "read = lambda: open('/proc/self/mountinfo').read();"
-        "before = read(); fd = Kernel.overlay_mount(sys.argv[1:], readonly=True, append=False);"
+        "before = read(); fd = LinuxKernel.overlay_mount(sys.argv[1:], readonly=True, append=False);"
         "assert os.path.exists(f'/proc/self/fd/{fd}/own39'); os.close(fd); assert read() == before"
     )
     done = subprocess.run(
@@ -166,9 +166,9 @@ def test_many_layers_in_a_chroot_are_refused_by_name(tmp_path):
     """Its "/" is no mount point, so that it cannot be kept from propagating."""
     lowers = [f"/{os.path.basename(lower)}" for lower in stack_of(tmp_path, 40)]
     script = (
-        "import os, sys; from pynetns.kernel import Kernel; from pynetns.errors import KernelError\n"
+        "import os, sys; from pynetns.kernel import LinuxKernel; from pynetns.errors import KernelError\n"
         "os.chroot(sys.argv[1]); os.chdir('/')\n"
-        "try: Kernel.overlay_mount(sys.argv[2:], readonly=True, append=False)\n"
+        "try: LinuxKernel.overlay_mount(sys.argv[2:], readonly=True, append=False)\n"
         "except KernelError as error: assert '/ must be a mount point' in str(error), error\n"
         "else: sys.exit('mounted')"
     )
@@ -184,7 +184,7 @@ def test_many_layers_in_a_chroot_are_refused_by_name(tmp_path):
 def test_more_than_500_layers_are_refused(tmp_path):
     for count in (0, 501):
         with pytest.raises(KernelError, match="1 to 500 layers"):
-            Kernel.overlay_mount([str(tmp_path)] * count, readonly=True)
+            LinuxKernel.overlay_mount([str(tmp_path)] * count, readonly=True)
 
 
 FAULTS = {
@@ -218,10 +218,12 @@ def test_failing_overlay_names_the_directory(layers, fault, append):
             (layers / "low2/diff").mkdir()
             (layers / "low2/work").mkdir()
             with overlay([str(layers / "low2")], str(layers / "diff"), str(layers / "work")) as top:
-                Kernel.mount_attach(int(top.name), str(layers / "over"))
-            scope.callback(Kernel.umount, str(layers / "over"))
+                mount.mount_attach(int(top.name), str(layers / "over"))
+            scope.callback(LinuxKernel.umount, str(layers / "over"))
         with pytest.raises(KernelError) as caught:
-            Kernel.overlay_mount(lowers, str(layers / upper), str(layers / work), append=append)
+            LinuxKernel.overlay_mount(
+                lowers, str(layers / upper), str(layers / work), append=append
+            )
     assert caught.value.errno == code
     assert text.format(layers) in caught.value.detail
 
@@ -229,14 +231,14 @@ def test_failing_overlay_names_the_directory(layers, fault, append):
 def test_failing_overlay_keeps_the_end_of_a_long_path(tmp_path):
     lower = str(tmp_path / ("x" * 200) / ("y" * 200) / "none")
     with pytest.raises(KernelError) as caught:
-        Kernel.overlay_mount([lower], readonly=True)
+        LinuxKernel.overlay_mount([lower], readonly=True)
     assert caught.value.detail.startswith("lowerdir ...")
     assert caught.value.detail.endswith("y/none")
 
 
 def test_layer_inside_another_one_is_refused(layers):
     with pytest.raises(KernelError) as caught:
-        Kernel.overlay_mount([str(layers / "low1"), str(layers)], readonly=True)
+        LinuxKernel.overlay_mount([str(layers / "low1"), str(layers)], readonly=True)
     assert caught.value.errno == errno.ELOOP
 
 
@@ -251,7 +253,7 @@ def test_upper_below_its_own_lower_cannot_be_entered(layers):
 def test_whiteout_and_opaque_directory_of_a_layer_on_tmpfs(layers):
     mask = layers / "mask"
     mask.mkdir()
-    Kernel.tmpfs_mount(str(mask), "mode=755")
+    LinuxKernel.tmpfs_mount(str(mask), "mode=755")
     try:
         os.mknod(mask / "low1", 0o20000, os.makedev(0, 0))
         (mask / "low2").mkdir()
@@ -261,7 +263,7 @@ def test_whiteout_and_opaque_directory_of_a_layer_on_tmpfs(layers):
             assert not (top / "low1").exists()
             assert os.listdir(top / "low2") == []
     finally:
-        Kernel.umount(str(mask))
+        LinuxKernel.umount(str(mask))
 
 
 def test_stack_of_three_is_refused(layers):
@@ -271,16 +273,16 @@ def test_stack_of_three_is_refused(layers):
             point = layers / f"mnt{depth}"
             point.mkdir()
             with overlay([*stack, str(layers / "low2")], readonly=True) as top:
-                Kernel.mount_attach(int(top.name), str(point))
-            scope.callback(Kernel.umount, str(point))
+                mount.mount_attach(int(top.name), str(point))
+            scope.callback(LinuxKernel.umount, str(point))
             stack = [str(point)]
         with pytest.raises(KernelError) as caught:
-            Kernel.overlay_mount([*stack, str(layers / "low2")], readonly=True)
+            LinuxKernel.overlay_mount([*stack, str(layers / "low2")], readonly=True)
     assert (caught.value.errno, caught.value.step) == (errno.EINVAL, "overlay")
 
 
 def test_tree_clone_is_read_only_and_private(layers):
-    fd = Kernel.tree_clone(str(layers), attr_set=MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE)
+    fd = LinuxKernel.tree_clone(str(layers), attr_set=MOUNT_ATTR_RDONLY, propagation=MS_PRIVATE)
     try:
         copy = Path(f"/proc/self/fd/{fd}")
         assert (copy / "low1/both").read_text() == "one"
@@ -297,51 +299,51 @@ def test_tree_clone_of_a_file_by_descriptor(layers):
     target = layers / "target"
     target.touch()
     try:
-        fd = Kernel.tree_clone("", dirfd=origin, recursive=False)
+        fd = LinuxKernel.tree_clone("", dirfd=origin, recursive=False)
         try:
-            Kernel.mount_attach(fd, str(target))
+            mount.mount_attach(fd, str(target))
             assert target.read_text() == "one"
         finally:
             os.close(fd)
-            Kernel.umount(str(target))
+            LinuxKernel.umount(str(target))
     finally:
         os.close(origin)
     assert target.read_text() == ""
 
 
 def test_tree_clone_noatime_replaces_the_atime_setting(layers):
-    os.close(Kernel.tree_clone(str(layers), attr_set=0x10))
+    os.close(LinuxKernel.tree_clone(str(layers), attr_set=0x10))
     with pytest.raises(KernelError) as caught:
-        Kernel.tree_clone(str(layers / "none"))
+        LinuxKernel.tree_clone(str(layers / "none"))
     assert (caught.value.step, caught.value.errno) == ("open_tree", errno.ENOENT)
 
 
 def test_tmpfs_is_private_and_umount_is_idempotent(tmp_path):
     point = str(tmp_path)
-    Kernel.tmpfs_mount(point, "mode=700,size=64k")
+    LinuxKernel.tmpfs_mount(point, "mode=700,size=64k")
     try:
         line = next(x for x in Path("/proc/self/mountinfo").read_text().splitlines() if point in x)
         assert "shared:" not in line and "tmpfs" in line and "size=64k" in line
         assert os.stat(point).st_mode & 0o777 == 0o700
     finally:
-        Kernel.umount(point)
-    Kernel.umount(point)
-    Kernel.umount(f"{point}/none")
+        LinuxKernel.umount(point)
+    LinuxKernel.umount(point)
+    LinuxKernel.umount(f"{point}/none")
     with pytest.raises(KernelError):
-        Kernel.tmpfs_mount(f"{point}/none", "")
+        LinuxKernel.tmpfs_mount(f"{point}/none", "")
     with pytest.raises(KernelError):
-        Kernel.tmpfs_mount(point, "nonsense=1")
+        LinuxKernel.tmpfs_mount(point, "nonsense=1")
 
 
 def test_umount_does_not_follow_a_symlink(tmp_path):
     (tmp_path / "point").mkdir()
     (tmp_path / "link").symlink_to("point")
-    Kernel.tmpfs_mount(str(tmp_path / "point"), "")
+    LinuxKernel.tmpfs_mount(str(tmp_path / "point"), "")
     try:
-        Kernel.umount(str(tmp_path / "link"))
+        LinuxKernel.umount(str(tmp_path / "link"))
         assert os.path.ismount(tmp_path / "point")
     finally:
-        Kernel.umount(str(tmp_path / "point"))
+        LinuxKernel.umount(str(tmp_path / "point"))
 
 
 @pytest.fixture
@@ -360,7 +362,7 @@ def root(tmp_path):
 
 @pytest.mark.parametrize("path", ["etc/inside", "/etc/inside", "absolute", "../../etc/inside"])
 def test_open_in_root_stays_inside(root, path):
-    fd = Kernel.open_in_root(root, path, os.O_RDONLY)
+    fd = LinuxKernel.open_in_root(root, path, os.O_RDONLY)
     try:
         assert os.read(fd, 99) == b"inside"
         assert not os.get_inheritable(fd)
@@ -373,7 +375,7 @@ def test_open_in_root_stays_inside(root, path):
 )
 def test_open_in_root_refuses(root, path, code):
     with pytest.raises(KernelError) as caught:
-        Kernel.open_in_root(root, path, os.O_RDONLY)
+        LinuxKernel.open_in_root(root, path, os.O_RDONLY)
     assert (caught.value.errno, caught.value.step) == (code, "resolve")
 
 
@@ -381,7 +383,7 @@ def test_open_in_root_takes_no_magic_link():
     fd = os.open("/", os.O_PATH)
     try:
         with pytest.raises(KernelError) as caught:
-            Kernel.open_in_root(fd, "/proc/self/root/etc", os.O_PATH)
+            LinuxKernel.open_in_root(fd, "/proc/self/root/etc", os.O_PATH)
         assert caught.value.errno == errno.ELOOP
     finally:
         os.close(fd)
@@ -401,7 +403,7 @@ def test_open_in_root_while_directories_move(root, tmp_path):
     thread.start()
     try:
         for _ in range(500):
-            os.close(Kernel.open_in_root(root, "etc/../etc/inside", os.O_RDONLY))
+            os.close(LinuxKernel.open_in_root(root, "etc/../etc/inside", os.O_RDONLY))
     finally:
         ended.set()
         thread.join()

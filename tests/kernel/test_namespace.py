@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel, netns
 from pynetns.lowlevel.namespaces import CLONE_NEWNET, NetworkNamespace
 
 from ..interrupts import PACKAGE, descriptors, interrupted, kept
@@ -118,7 +118,7 @@ def test_running_out_of_descriptors_leaks_none(free):
         for _ in range(free):
             os.close(filler.pop())
         with pytest.raises(KernelError) as caught:
-            Kernel.netns_create()
+            LinuxKernel.netns_create()
         assert caught.value.errno == errno.EMFILE
     assert len(os.listdir("/proc/self/fd")) == len(before)
 
@@ -150,7 +150,7 @@ def test_failed_pin_leaves_no_file(tmp_path):
     reader, writer = os.pipe()
     try:
         with pytest.raises(KernelError) as caught:
-            Kernel.ns_pin(reader, str(tmp_path / "pin"))
+            LinuxKernel.ns_pin(reader, str(tmp_path / "pin"))
         assert caught.value.step == "mount"
     finally:
         os.close(reader)
@@ -169,8 +169,8 @@ def test_open_absent_and_open_of_any_type():
     with pytest.raises(KernelError) as caught:
         NetworkNamespace.open("/proc/self/ns/none")
     assert (caught.value.errno, caught.value.detail) == (errno.ENOENT, "/proc/self/ns/none")
-    os.close(Kernel.ns_open("/proc/self/ns/uts"))
-    os.close(Kernel.ns_open("/proc/self/ns/uts", CLONE_NEWUTS))
+    os.close(LinuxKernel.ns_open("/proc/self/ns/uts"))
+    os.close(LinuxKernel.ns_open("/proc/self/ns/uts", CLONE_NEWUTS))
 
 
 def test_run_passes_arguments_results_exceptions_and_context(namespace):
@@ -203,7 +203,7 @@ def test_closed_namespace_cannot_be_entered(namespace):
 
 def test_enter_checks_the_type(namespace):
     def enter() -> None:
-        Kernel.ns_enter(namespace.fd, CLONE_NEWUTS)
+        netns.ns_enter(namespace.fd, CLONE_NEWUTS)
 
     with pytest.raises(KernelError) as caught:
         namespace.run(enter)
@@ -214,7 +214,7 @@ def test_enter_checks_the_type(namespace):
 WITHOUT_PROC = """
 import os, sys
 from pynetns.errors import KernelError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.mount import overlay_mount
 from pynetns.lowlevel.namespaces import NetworkNamespace
 from pynetns.kernel.netns import PendingNamespace
@@ -228,7 +228,7 @@ with NetworkNamespace.create(ipv6_off=False) as made:
     NetworkNamespace.delete(pin)
 for fd in PendingNamespace(ipv6_off=False).finish():
     os.close(fd)
-for begin in (lambda: Kernel.netns_create(), lambda: PendingNamespace().finish()):
+for begin in (lambda: LinuxKernel.netns_create(), lambda: PendingNamespace().finish()):
     try:
         begin()
     except KernelError as error:
@@ -283,9 +283,8 @@ def test_in_a_process_with_much_thread_local_storage(tmp_path):
 def test_interrupt_at_any_line_loses_no_namespace():
     """What the thread made is the sandbox's, or closed."""
     from pynetns.network.sandbox import Sandbox, new_namespace
-    from pynetns.store import SandboxRow
 
-    class Unpinned(Kernel):
+    class Unpinned(LinuxKernel):
         @staticmethod
         def ns_pin(fd: int, where: str) -> None:
             assert fd >= 0 and where
@@ -298,8 +297,8 @@ def test_interrupt_at_any_line_loses_no_namespace():
         begun: list = []
 
         def work(begun=begun, sandbox=sandbox):
-            begun.append(Kernel.netns_begin())
-            new_namespace(Unpinned(), sandbox, SandboxRow("c", "s", "/k"), begun[0])
+            begun.append(LinuxKernel.netns_begin())
+            new_namespace(Unpinned(), sandbox, "/k", begun[0])
 
         files = (f"{PACKAGE}/kernel/netns.py", f"{PACKAGE}/network/sandbox.py")
         came_as_far = interrupted(files, at, work)
@@ -328,9 +327,9 @@ def test_interrupt_at_any_line_loses_no_port(tmp_path):
         before = descriptors()
         held: list[int] = []
         came_as_far = interrupted(
-            (f"{PACKAGE}/network/ports.py",),
+            (f"{PACKAGE}/network/ports.py", f"{PACKAGE}/kernel/system.py"),
             at,
-            lambda held=held: PortAllocator(store).reserve(requests, held),
+            lambda held=held: PortAllocator(store, LinuxKernel()).reserve(requests, held),
         )
         kept.clear()
         for fd in held:

@@ -1,4 +1,4 @@
-"""network/nftables.py on the real kernel: rules as nft reads them, and packets that follow them.
+"""network/rules.py on the real kernel: rules as nft reads them, and packets that follow them.
 
 A private network namespace is "the machine"; others are containers and the world outside.
 """
@@ -17,18 +17,22 @@ from typing import Any
 import pytest
 
 from pynetns.errors import KernelError, Unavailable
-from pynetns.kernel import Kernel, nfnetlink
+from pynetns.kernel import LinuxKernel, nfnetlink
 from pynetns.lowlevel.links import Links
 from pynetns.lowlevel.namespaces import NetworkNamespace
-from pynetns.network import conntrack, nftables
-from pynetns.network.bridge import setup_bridge
-from pynetns.network.nftables import PublishedPort
+from pynetns.network import rules
+from pynetns.network.drivers.base import Segment
+from pynetns.network.drivers.bridge import setup_bridge
+from pynetns.network.mark import Mark
+from pynetns.network.published import PublishedPort
+from pynetns.network.rules import Rules
 
 pytestmark = pytest.mark.root
 
 ENGINE = "0123456789abcdef0123456789abcdef"
 BRIDGE = "pn-test"
 SUBNET = "10.77.0.0/16"
+PLACE = "fedcba9876543210"
 GATEWAY, BOX, OTHER = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 HOST, OUTSIDE = "198.51.100.1", "198.51.100.2"
 
@@ -41,7 +45,9 @@ class World:
         self.box = stack.enter_context(NetworkNamespace.create(lo_up=False))
         self.other = stack.enter_context(NetworkNamespace.create())
         self.outside = stack.enter_context(NetworkNamespace.create())
-        self.machine.run(setup_bridge, Kernel(), BRIDGE, ENGINE, GATEWAY, 16, 1500)
+        self.machine.run(
+            setup_bridge, LinuxKernel(), BRIDGE, Mark(ENGINE, PLACE), GATEWAY, 16, 1500
+        )
         links = Links(self.machine)
         for name, box, address in (("veth0", self.box, BOX), ("veth1", self.other, OTHER)):
             links.veth(name, "eth0", peer=box, master=BRIDGE, hairpin=True, no_ipv6=True)
@@ -50,21 +56,25 @@ class World:
         links.configure("up0", f"{HOST}/24")
         Links(self.outside).configure("peer0", f"{OUTSIDE}/24")
         self.machine.run(Path("/proc/sys/net/ipv4/ip_forward").write_text, "1")
-        self.call(nftables.ensure_table, ENGINE, BRIDGE, SUBNET)
+        self.rules = Rules(LinuxKernel(), Mark(ENGINE, PLACE))
+        self.ensure()
         self.server = stack.enter_context(self.box.run(socket.create_server, ("0.0.0.0", 80)))
         self.server.settimeout(5)
 
     def call(self, function: Callable[..., Any], *args: Any) -> Any:
         return self.machine.run(function, *args)
 
+    def ensure(self, *segments: Segment) -> None:
+        self.call(self.rules.ensure, segments or [Segment(BRIDGE, SUBNET)])
+
     def publish(self, *ports: PublishedPort) -> None:
-        self.call(nftables.add_ports, ENGINE, ports)
+        self.call(self.rules.publish, ports)
 
     def withdraw(self, *ports: PublishedPort) -> None:
-        self.call(nftables.remove_ports, ENGINE, ports)
+        self.call(self.rules.withdraw, ports)
 
     def ports(self) -> set[PublishedPort]:
-        return set(self.call(nftables.list_ports, ENGINE))
+        return set(self.call(self.rules.published))
 
     def ask(self, client: NetworkNamespace, address: str, port: int) -> str:
         """Connect from `client`, exchange a byte; the peer's address as the container sees it."""
@@ -219,7 +229,7 @@ def test_udp_client_follows_the_port_to_another_container(world):
 
 def test_flows_that_lead_right_or_pass_through_are_kept(world):
     def flows() -> set[bytes]:
-        return {flow.identity for flow in world.call(conntrack.list_flows, [5353])}
+        return {flow.identity for flow in world.call(LinuxKernel.conntrack_dump, [5353])}
 
     world.publish(dns())
     with udp_socket(world.outside, OUTSIDE) as client, udp_socket(world.other, OTHER) as passing:
@@ -285,7 +295,7 @@ def test_container_does_not_reach_the_machines_loopback(world, guarded):
     world.box.run(Path("/proc/sys/net/ipv4/conf/all/route_localnet").write_text, "1")
     box.add_route("127.0.0.0/8", "eth0", gateway=GATEWAY)
     if not guarded:
-        world.call(nftables.delete_table, ENGINE)
+        world.call(world.rules.delete)
     with (
         udp_socket(world.machine, "127.0.0.1", 5000) as private,
         udp_socket(world.machine, GATEWAY, 5001) as public,
@@ -305,7 +315,9 @@ def test_container_does_not_reach_the_machines_loopback(world, guarded):
 
 def test_nft_reads_the_rules_as_meant(world):
     world.publish(tcp(8080), PublishedPort("udp", "127.0.0.1", 53, OTHER, 5353))
-    text = re.sub(r' comment "pynetns v\d+ pn-test 10\.77\.0\.0/16"', "", world.ruleset())
+    text = re.sub(
+        r' comment "pynetns v\d+ ' + PLACE + r'( pn-test 10\.77\.0\.0/16)?"', "", world.ruleset()
+    )
     expected = (Path(__file__).parents[1] / "golden" / "nft_table.txt").read_text()
     assert text == expected
 
@@ -313,7 +325,7 @@ def test_nft_reads_the_rules_as_meant(world):
 def test_ensure_table_again_changes_nothing(world):
     world.publish(tcp(8080))
     before = world.ruleset()
-    world.call(nftables.ensure_table, ENGINE, BRIDGE, SUBNET)
+    world.ensure()
     assert world.ruleset() == before
 
 
@@ -330,21 +342,23 @@ def test_ensure_table_repairs_rules_and_keeps_ports(world, damage):
     before = world.ruleset()
     world.call(lambda: subprocess.run(["nft", *damage.split()], check=True))
     assert world.ruleset() != before
-    world.call(nftables.ensure_table, ENGINE, BRIDGE, SUBNET)
+    world.ensure()
     assert world.ruleset() == before
 
 
 def test_ensure_table_of_another_subnet_replaces_the_rules(world):
-    world.call(nftables.ensure_table, ENGINE, BRIDGE, "10.78.0.0/20")
+    world.ensure(Segment(BRIDGE, "10.78.0.0/20"))
     text = world.ruleset()
     assert "10.77." not in text and "10.78.0.0/20" in text
 
 
 def test_engines_have_tables_of_their_own(world):
-    world.call(nftables.ensure_table, "f" * 32, "pn-two", "10.79.0.0/16")
+    other = Rules(LinuxKernel(), Mark("f" * 32, PLACE))
+    world.call(other.ensure, [Segment("pn-two", "10.79.0.0/16")])
     world.publish(tcp(8080))
-    assert world.call(nftables.list_ports, "f" * 32) == []
-    world.call(nftables.delete_table, "f" * 32)
+    assert world.call(other.published) == []
+    assert world.call(other.delete) is True
+    assert world.call(other.delete) is False
     assert world.ports() == {tcp(8080)}
 
 
@@ -361,8 +375,8 @@ def test_removing_what_is_absent(world):
     world.withdraw(tcp(8081))
     world.withdraw(tcp(8080), tcp(8081), tcp(8082))
     assert world.ports() == set()
-    world.call(nftables.delete_table, ENGINE)
-    world.call(nftables.delete_table, ENGINE)
+    world.call(world.rules.delete)
+    world.call(world.rules.delete)
     world.withdraw(tcp(8080))
     world.withdraw()
     assert world.ports() == set()
@@ -378,7 +392,7 @@ def test_publishing_again_is_fine_and_the_newest_target_holds(world):
 
 
 def test_publishing_without_a_table_names_the_remedy(world):
-    world.call(nftables.delete_table, ENGINE)
+    world.call(world.rules.delete)
     with pytest.raises(Unavailable, match="pynetns-01234567 is gone"):
         world.publish(tcp(8080))
 
@@ -392,10 +406,10 @@ def test_thousands_of_ports_at_once(world):
 
 
 def test_failed_transaction_changes_nothing_and_names_the_message(world):
-    name = nftables.table_name(ENGINE)
-    messages = nftables.render_add(name, [tcp(8080)]) + nftables.render_remove(name, [tcp(9)])
+    name = world.rules.table
+    messages = rules.render_add(name, [tcp(8080)]) + rules.render_remove(name, [tcp(9)])
     with pytest.raises(KernelError, match="nf_tables delete port") as caught:
-        world.call(nfnetlink.transact, messages)
+        world.call(nfnetlink.nft_transaction, messages)
     assert caught.value.name == "ENOENT"
     assert world.ports() == set()
 
@@ -407,8 +421,43 @@ def test_without_privilege(world):
 
         data = (ctypes.c_uint32 * 6)()
         ctypes.CDLL(None).capset(ctypes.byref(Header(0x20080522, 0)), data)  # this thread only
-        nftables.add_ports(ENGINE, [tcp(8080)])
+        world.rules.publish([tcp(8080)])
 
     with pytest.raises(KernelError) as caught:
         world.call(as_nobody)
     assert caught.value.name == "EPERM"
+
+
+def test_several_networks_are_one_table_which_is_not_sent_again(world):
+    """The kernel lists the rules as they were rendered, whatever the number of networks."""
+    world.publish(tcp(8080))
+    networks = [Segment(BRIDGE, SUBNET), Segment("pn-blue", "10.78.0.0/20")]
+    world.ensure(*networks)
+    text = world.ruleset()
+    assert text.count("masquerade") == 6 and "10.78.0.0/20" in text
+
+    class Unchanging(LinuxKernel):
+        @staticmethod
+        def nft_transaction(messages: Any) -> None:
+            raise AssertionError("rules that are as they should be cost an RCU grace period")
+
+    unchanging = Rules(Unchanging(), Mark(ENGINE, PLACE))
+    world.call(unchanging.ensure, networks[::-1])
+    world.ensure(networks[0])
+    assert "pn-blue" not in world.ruleset() and world.ports() == {tcp(8080)}
+
+
+def test_tables_of_a_root_that_is_gone(world):
+    """Those of the same place and another engine, and no others."""
+    gone, another = Mark("e" * 32, PLACE), Mark("d" * 32, "elsewhere0123456")
+    for mark in (gone, another):
+        world.call(Rules(LinuxKernel(), mark).ensure, [Segment("pn-two", "10.79.0.0/16")])
+    world.call(lambda: subprocess.run(["nft", "add", "table", "ip", "pynetns-empty"], check=True))
+    assert world.call(world.rules.remove_inherited, ["pn-two"]) == []
+    assert world.call(world.rules.remove_inherited, ["pn-one"]) == ["rules pynetns-eeeeeeee"]
+    assert world.call(world.rules.remove_inherited, []) == []
+    assert re.findall(r"table ip (\S+)", world.ruleset()) == [
+        "pynetns-01234567",
+        "pynetns-dddddddd",
+        "pynetns-empty",
+    ]

@@ -154,7 +154,7 @@ def test_a_created_task_that_is_never_started_ends(bench, how):
     else:
         os.close(writer)
         bench.shim.wait("w")
-        os.close(task._pending)
+        os.close(task.pending)
     assert bench.shim.tasks() == {}
     assert not (bench.root / "w" / "exit").exists()
 

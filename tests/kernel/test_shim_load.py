@@ -22,6 +22,7 @@ from pynetns.lowlevel.join import CLONE_NEWNS
 from pynetns.runtime.shim.client import Exit, ShimClient
 from pynetns.runtime.task import Attach, Task, read_exit
 
+from .. import leaks
 from ..conftest import shim_processes
 from .shim_bench import ENV, Bench, run
 
@@ -320,7 +321,7 @@ def test_survivors_die_with_the_task_where_a_cgroup_says_who_they_are(bench, tmp
     )
     if unified is None:
         pytest.skip("no cgroup2 hierarchy")
-    cgroup = unified / f"pynetns-test-{os.getpid()}"
+    cgroup = unified / leaks.cgroup_name()
     cgroup.mkdir()
     procs = os.open(cgroup / "cgroup.procs", os.O_WRONLY)
     directory = os.open(cgroup, os.O_PATH | os.O_DIRECTORY)

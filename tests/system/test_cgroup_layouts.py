@@ -4,7 +4,6 @@ machine's hierarchies are arranged as another machine would have them."""
 from __future__ import annotations
 
 import os
-import secrets
 import select
 import shlex
 import subprocess
@@ -17,7 +16,7 @@ from pynetns import doctor
 from pynetns.engine.services import default_cgroup_parent
 from pynetns.runtime.cgroups.hierarchy import detect
 
-from .. import layouts
+from .. import layouts, leaks
 from ..devices import forbidden_device
 
 pytestmark = pytest.mark.root
@@ -121,7 +120,7 @@ def inside(place):
     Mounting cgroup2 changes no options here: the kernel takes them from its first namespace only.
     """
     place.engine().close()  # mounts the exec root, so that it is the same one in each mount namespace
-    top = Path(detect().v2, f"pynetns-test-{secrets.token_hex(4)}")
+    top = Path(detect().v2, leaks.cgroup_name())
     top.mkdir()
     enter = (
         f"echo 0 > {top}/cgroup.procs && exec unshare --cgroup --mount --propagation private "
@@ -192,7 +191,7 @@ class Starter:
 
     def __init__(self) -> None:
         self.found = detect()
-        self.name = f"pynetns-test-{secrets.token_hex(4)}"
+        self.name = leaks.cgroup_name()
         mounts = {self.found.v1.get(name, self.found.v2) for name in STARTERS_LIMITS}
         self.directories = [Path(mount, self.name) for mount in {*mounts, self.found.v2} - {""}]
         for directory in self.directories:

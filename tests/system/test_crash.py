@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from pynetns.engine.lock import container_lock
 from pynetns.errors import StateDamaged, System
 from pynetns.kernel import frame
+from pynetns.store import SandboxRow
 
 from .. import leaks
 from ..conftest import kill_shim, shim_processes, wait_for_ends
@@ -47,15 +49,20 @@ def in_another_process(place, body: str, *, kill: bool = False) -> str:
     return result.stdout.strip()
 
 
-def test_container_survives_its_starter(place):
-    body = """
-    c = engine.containers.run("host", ["sh", "-c", "sleep 0.5; echo alive; exit 6"], detach=True)
+def test_container_survives_its_starter(place, tmp_path):
+    os.mkfifo(tmp_path / "go")
+    body = f"""
+    c = engine.containers.run(
+        "host", ["sh", "-c", "read x < /go/go; echo alive; exit 6"], detach=True,
+        volumes=["{tmp_path}:/go"],
+    )
     print(c.id, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
     """
     container_id = in_another_process(place, body, kill=True)
     container = place.engine().containers.get(container_id)
     assert container.status == "running"
+    (tmp_path / "go").write_text("\n")
     assert container.wait() == {"StatusCode": 6}
     assert container.logs() == b"alive\n"
     assert container.attrs["State"]["FinishedAt"] > container.attrs["State"]["StartedAt"]
@@ -241,6 +248,53 @@ def test_gc_removes_strangers(engine):
     removed = "\n".join(engine.gc())
     assert "0123456789ab" in removed and "e" * 64 in removed
     assert os.listdir(f"{engine.exec_root}/netns") == []
+    assert engine.gc() == []
+
+
+def test_what_somebody_is_at_work_on_is_left_alone_until_he_is_gone(place):
+    """A start and a create, as far as they have come, seen by an engine that opens and by gc."""
+    engine = place.engine()
+    starting, creating = engine.containers.create("host", SLEEP).id, "c" * 64
+    half = [f"{engine.root}/{where}/{creating}" for where in ("containers", "overlay2")]
+    half += [f"{engine.exec_root}/tasks/{id}" for id in (starting, creating)]
+    with (
+        container_lock(engine.exec_root, starting),
+        container_lock(engine.exec_root, creating),
+    ):
+        engine.store.add_sandbox(SandboxRow(starting, "s", ""))
+        for path in half:
+            os.mkdir(path)
+        assert place.engine().gc() == []
+        assert [os.path.exists(path) for path in half] == [True] * 4
+        assert [row.container_id for row in engine.store.sandboxes()] == [starting]
+        assert sorted(os.listdir(f"{engine.exec_root}/locks")) == sorted([starting, creating])
+    gone = engine.gc()
+    assert gone == [f"directory {path}" for path in half[:2]]
+    assert [os.path.exists(path) for path in half] == [False] * 4
+    assert engine.store.sandboxes() == []
+    assert os.listdir(f"{engine.exec_root}/locks") == [starting]
+
+
+def test_gc_of_an_engine_that_is_open_notices_what_ended_and_what_others_left_half_done(place):
+    engine = place.engine()
+    body = f"""
+    c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
+    engine.network.join = lambda *args, **kwargs: os.kill(os.getpid(), signal.SIGKILL)
+    c.start()
+    """
+    in_another_process(place, body, kill=True)
+    ended = engine.containers.run("host", ["sh", "-c", "exit 4"], detach=True)
+    going = engine.containers.run("host", ["true"], detach=True, remove=True)
+    for container in (ended, going):
+        engine.shim.wait(container.id)
+    before = {row.name for row in engine.store.containers()}
+    engine.gc()
+    rows = {row.name: row for row in engine.store.containers()}
+    assert before - set(rows) == {going.name}
+    assert (rows[ended.name].state.status, rows[ended.name].state.exit_code) == ("exited", 4)
+    assert rows["victim"].state.docker_status() == "created"
+    assert engine.store.sandboxes() == [] and engine.store.endpoints() == []
+    assert os.listdir(f"{engine.exec_root}/tasks") == []
     assert engine.gc() == []
 
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 import pynetns
 from pynetns.errors import Unavailable
-from pynetns.kernel import Kernel
-from pynetns.kernel.pidfd import ended
+from pynetns.kernel import LinuxKernel
 
 from ..conftest import Place, end_shim
 
@@ -48,7 +45,7 @@ def test_exec_root_may_change_once_it_is_gone(place: Place) -> None:
     container.kill()
     end_shim(engine)
     engine.close()
-    Kernel.umount(place.exec_root)
+    LinuxKernel.umount(place.exec_root)
     first, place.exec_root = place.exec_root, str(place.top / "other")
     again = place.engine()
     assert again.containers.get(container.id).status == "exited"
@@ -58,58 +55,52 @@ def test_exec_root_may_change_once_it_is_gone(place: Place) -> None:
 def test_exec_root_may_change_after_a_reboot(place: Place, monkeypatch) -> None:
     engine = place.engine()
     container = engine.containers.create("host", SLEEP)
-    monkeypatch.setattr("pynetns.engine.exec_root.boot_id", lambda: "the next boot")
+    monkeypatch.setattr(LinuxKernel, "boot_id", staticmethod(lambda: "the next boot"))
     other = str(place.top / "other")
     try:
         with pynetns.Engine(place.root, other) as second:
             assert second.containers.get(container.id).status == "created"
     finally:
-        Kernel.umount(other)
+        LinuxKernel.umount(other)
         monkeypatch.undo()
-        Kernel.umount(place.exec_root)
+        LinuxKernel.umount(place.exec_root)
 
 
-def shims_of(exec_root: str) -> list[int]:
-    found = []
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError):
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if words[0] == b"pynetns-shim" and exec_root.encode() in words:
-                found.append(int(pid))
-    return found
-
-
-def test_private_mount_namespace(place: Place) -> None:
-    """Started where /run is private; from outside, the exec root looks like an empty directory."""
+@pytest.fixture
+def px(place: Place):
     roots = ["--root", place.root, "--exec-root", place.exec_root]
-    run = [sys.executable, "-m", "pynetns", *roots]
-    inside = ["unshare", "-m", "--propagation", "private"]
-    started = subprocess.run(
-        [*inside, *run, "run", "-d", "--name", "svc", "--network", "none", "host", *SLEEP],
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert started.returncode == 0, started.stderr
-    pid = 0
+
+    def command(*words: str) -> list[str]:
+        return [sys.executable, "-m", "pynetns", *roots, *words]
+
+    return command
+
+
+RUN = ("run", "-d", "--name", "svc", "--network", "none", "host", *SLEEP)
+
+
+def test_private_mount_namespace(place: Place, px) -> None:
+    """Started where /run is private; from outside, the exec root looks like an empty directory."""
+    script = f"{shlex.join(px(*RUN))} && read line"
+    inside = ["unshare", "-m", "--propagation", "private", "sh", "-c", script]
+    holder = subprocess.Popen(inside, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        listed = subprocess.run([*run, "ps", "-a"], capture_output=True, text=True, timeout=60)
+        assert holder.stdout is not None and len(holder.stdout.readline()) == 65
+        listed = subprocess.run(px("ps", "-a"), capture_output=True, text=True, timeout=60)
         assert listed.returncode == 1 and listed.stdout == ""
-        assert "container svc" in listed.stderr and "mount namespace" in listed.stderr
-        pid = int(listed.stderr.partition("(pid ")[2].partition(")")[0])
-        os.kill(pid, 0)
+        assert "container svc" in listed.stderr and f"nsenter -m -t {holder.pid}" in listed.stderr
+        os.kill(int(listed.stderr.partition("(pid ")[2].partition(")")[0]), 0)
         assert os.listdir(place.exec_root) == []
     finally:
-        shims = [os.pidfd_open(shim) for shim in shims_of(place.exec_root)]
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-        for shim in shims:
-            assert ended(shim, 10)  # a second after its last task
-            os.close(shim)
-    # nothing lives any more: the exec root that was seen only there is given up
-    engine = place.engine()
-    container = engine.containers.get("svc")
-    assert (container.status, container.attrs["State"]["ExitCode"]) == ("exited", 255)
+        holder.communicate()
+    # nobody sees the first exec root any more: the container gets another one
+    listed = subprocess.run(px("ps", "-a"), capture_output=True, text=True, timeout=60)
+    assert listed.returncode == 0 and "Up " in listed.stdout, listed.stderr
+    container = place.engine().containers.get("svc")
+    assert container.exec_run(["echo", "alive"])[1] == b"alive\n"
+    container.kill()
+    assert container.wait()["StatusCode"] == 137
+    assert os.listdir(f"{place.exec_root}/tasks") == []
 
 
 @pytest.mark.parametrize("errno_name", ["EACCES", "EMFILE", "ENFILE", "ENOMEM", "ETIMEDOUT"])

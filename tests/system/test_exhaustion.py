@@ -62,15 +62,15 @@ def test_too_few_descriptors(place):
 @pytest.fixture
 def small_disk(place):
     """The engine's root on a file system of 4 MiB."""
-    from pynetns.kernel import Kernel
+    from pynetns.kernel import LinuxKernel
 
     os.mkdir(place.root)
-    Kernel.tmpfs_mount(place.root, "size=4m")
+    LinuxKernel.tmpfs_mount(place.root, "size=4m")
     try:
         yield place
     finally:
         place.clean_engine()
-        Kernel.umount(place.root)
+        LinuxKernel.umount(place.root)
 
 
 def test_disk_full(small_disk):

@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 
 from pynetns import errors
+from pynetns.kernel import LinuxKernel
 from pynetns.kernel.process import start_ticks
 
 pytestmark = [pytest.mark.root, pytest.mark.security]
@@ -48,7 +49,7 @@ def test_no_namespace_of_a_stranger_is_joined(engine, joined, mode):
 
 def test_the_process_that_goes_between_look_up_and_opening(engine, joined, monkeypatch):
     """The look-up found it alive; opening its namespaces compares once more."""
-    monkeypatch.setattr("pynetns.kernel.process.ProcessIdentity.lives", lambda self: True)
+    monkeypatch.setattr(LinuxKernel, "process_lives", staticmethod(lambda identity: True))
     with pytest.raises(errors.Conflict, match="not running"):
         engine.containers.run("host", ["true"], pid_mode=f"container:{joined.id}")
 

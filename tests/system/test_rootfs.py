@@ -112,6 +112,9 @@ def test_import(engine, tree, tmp_path, kind):
     container = engine.containers.create(image.id, ["/bin/hello"])
     with pytest.raises(errors.Conflict):
         engine.images.remove("small:v1")
+    assert engine.gc() == []
+    container.start()
+    assert container.wait() == {"StatusCode": 0}
     container.remove()
     engine.images.remove("small:v1")
     with pytest.raises(errors.NotFound, match="No such image"):

@@ -4,7 +4,6 @@ named as its parent. For machines that systemd runs."""
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from pynetns.runtime.cgroups.hierarchy import detect
+
+from .. import leaks
 
 pytestmark = [
     pytest.mark.root,
@@ -36,7 +37,7 @@ class Services:
 
     def start(self, *properties: str, command: list[str]) -> str:
         """A service that has executed `command` (a oneshot) or runs it; its unit's name."""
-        name = f"pynetns-test-{secrets.token_hex(4)}.service"
+        name = f"{leaks.cgroup_name()}.service"
         self.started.append(name)
         options = [word for value in properties for word in ("-p", value)]
         path = os.pathsep.join([os.getcwd(), os.environ.get("PYTHONPATH", "")])
@@ -120,7 +121,7 @@ def test_a_service_with_its_processes_in_a_leaf_takes_limits(services, place):
 
 def test_a_parent_below_a_slice_is_made_and_goes(services, place):
     """What is above it is systemd's and stays."""
-    parent = "/system.slice/pynetns-test-made"
+    parent = f"/system.slice/{leaks.cgroup_name()}"
     limits = ["cat", "/sys/fs/cgroup/memory.max"]
     options = {"cgroup_parent": parent, "mem_limit": "64m", "remove": True}
     assert place.engine().containers.run("host", limits, **options) == b"67108864\n"

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,8 +14,9 @@ from hypothesis import strategies as st
 
 from pynetns.errors import Conflict, InvalidParameter, System, Unavailable
 from pynetns.model.config import HostConfig
-from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent
-from pynetns.runtime.cgroups.files import read_key, read_number
+from pynetns.runtime.cgroups import CgroupManager, Hierarchies, clean_parent, v1
+from pynetns.runtime.cgroups import files as cgroup_files
+from pynetns.runtime.cgroups.files import read_key
 from pynetns.runtime.cgroups.hierarchy import parse_mountinfo
 from pynetns.runtime.cgroups.limits import check_controllers, render, shares_to_weight
 from pynetns.runtime.spec.devices import DEFAULT_RULES
@@ -431,9 +435,7 @@ def test_unknown_container(tmp_path, marks):
     cgroups = manager(tmp_path, Kernel())
     with pytest.raises(Conflict, match="not running"):
         cgroups.open("none")
-    assert cgroups.pids("none") == []
     assert not cgroups.oom_killed("none")
-    assert cgroups.stats("none").pids == 0
     cgroups.kill_all("none")
     cgroups.remove("none")
 
@@ -456,13 +458,95 @@ def test_collect_takes_only_old_empty_ones(tmp_path, marks, monkeypatch):
 
 def test_reading(tmp_path):
     path = tmp_path / "file"
-    path.write_text("max\n")
-    assert read_number(str(path)) is None
-    path.write_text("12\n")
-    assert read_number(str(path)) == 12
     path.write_text("oom 3\noom_kill 2\n")
     assert read_key(str(path), "oom_kill") == 2
     assert read_key(str(path), "none") is None
-    assert read_number(str(tmp_path / "none")) is None
+    assert read_key(str(tmp_path / "none"), "oom_kill") is None
     with pytest.raises(System):
-        read_number(str(tmp_path))
+        read_key(str(tmp_path), "oom_kill")
+
+
+class V1Files:
+    """A v1 cgroup's files that refuse what the kernel refuses."""
+
+    def __init__(self, monkeypatch, **present: str) -> None:
+        self.values = {name.replace("__", "."): value for name, value in present.items()}
+        self.failing: dict[str, int] = {}
+        self.written: list[tuple[str, str]] = []
+        monkeypatch.setattr(v1, "write_file", self.write)
+
+    def write(self, path: str, value: str) -> None:
+        name = os.path.basename(path)
+        if name in self.failing:
+            raise OSError(self.failing[name], os.strerror(self.failing[name]))
+        if name not in self.values:
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+        now = {**self.values, name: value}
+        if int(now[LIMIT]) > int(now[SWAP]):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        self.values = now
+        self.written.append((name, value))
+
+
+LIMIT, SWAP = "memory.limit_in_bytes", "memory.memsw.limit_in_bytes"
+
+
+@pytest.mark.parametrize(("limit", "swap"), [("5", "6"), ("50", "60"), ("5", "60"), ("10", "10")])
+def test_limits_are_changed_up_and_down(monkeypatch, limit, swap):
+    """The kernel refuses a limit above that of memory and swap together."""
+    files = V1Files(monkeypatch, memory__limit_in_bytes="10", memory__memsw__limit_in_bytes="20")
+    memory = {"limit": int(limit), "swap": int(swap)}
+    v1.apply_settings("/x", render({"memory": memory}, ("memory",)))
+    assert files.values == {LIMIT: limit, SWAP: swap}
+
+
+@pytest.mark.parametrize("code", [errno.EBUSY, errno.EINVAL, errno.EACCES])
+def test_what_the_kernel_refuses_is_told(monkeypatch, code):
+    files = V1Files(monkeypatch, memory__limit_in_bytes="10", memory__memsw__limit_in_bytes="20")
+    files.failing = {LIMIT: code}
+    with pytest.raises((InvalidParameter, Unavailable), match=f"--memory: .*{LIMIT}"):
+        v1.apply_settings("/x", render({"memory": {"limit": 5}}, ("memory",)))
+    files.failing = {SWAP: code}
+    with pytest.raises((InvalidParameter, Unavailable), match=f"--memory-swap: .*{SWAP}"):
+        v1.apply_settings("/x", render({"memory": {"limit": 5, "swap": 9}}, ("memory",)))
+
+
+# ---- processes ----
+
+
+@pytest.fixture
+def sleeper():
+    with subprocess.Popen(["sleep", "1000"]) as process:
+        yield process
+        process.kill()
+
+
+def test_only_who_is_still_in_the_cgroup_is_killed(monkeypatch, sleeper):
+    """A pid that was read may be another process's by now: it is looked at again before the signal."""
+    looks = iter([[sleeper.pid], [], []])
+    monkeypatch.setattr(cgroup_files, "pids_below", lambda directory: next(looks))
+    cgroup_files.kill_one_by_one("/x")
+    assert list(looks) == [], "it is looked at until nobody is left"
+    sleeper.terminate()
+    assert sleeper.wait() == -signal.SIGTERM, "it was not killed before"
+
+
+def test_all_below_are_killed_and_their_end_is_waited_for(tmp_path, monkeypatch, sleeper):
+    (tmp_path / "inside").mkdir()
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    procs = tmp_path / "inside/cgroup.procs"
+    procs.write_text(f"{sleeper.pid}\n{gone.pid}\n")
+    (tmp_path / "cgroup.procs").write_text("")
+    real, ends = cgroup_files.pids_below, []
+
+    def look(directory):
+        """As the kernel does: who has ended is not shown."""
+        if sleeper.poll() is not None and not ends:
+            ends.append(sleeper.pid)
+            procs.write_text("")
+        return real(directory)
+
+    monkeypatch.setattr(cgroup_files, "pids_below", look)
+    cgroup_files.kill_one_by_one(str(tmp_path))
+    assert ends == [sleeper.pid] and sleeper.wait() == -signal.SIGKILL

@@ -13,127 +13,29 @@ from typing import Any
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, KernelError, NotFound, Unavailable
-from pynetns.kernel.fake import FakeKernel
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.model.config import Config, HostConfig, PortBinding
 from pynetns.model.network import EndpointSettings, NetworkSettings
-from pynetns.network import default_network, repair
-from pynetns.network.bridge import Bridge
 from pynetns.network.controller import NetworkController
-from pynetns.network.default_network import DefaultNetwork
-from pynetns.network.sandbox import Networked, SandboxRequest
-from pynetns.store import PortRow, SandboxRow, Store
+from pynetns.network.endpoint import update_container_network_settings
+from pynetns.network.networks import Networks
+from pynetns.network.published import PublishedPort
+from pynetns.network.request import (
+    ContainerOptions,
+    Networked,
+    container_options,
+)
+from pynetns.store import SandboxRow
 from pynetns.trace import Recorder
 from pynetns.undo import Undo
 
+from .network_world import BRIDGE, ID, World, make_world
 from .rows import add_container
-
-BRIDGE = "pn-test"
-ID = "c" * 64
-
-
-class PaperRules:
-    """Stands in for bridge.py and nftables.py."""
-
-    def __init__(self) -> None:
-        self.ports: set[PortRow] = set()
-        self.tables = 0
-        self.set_ups = 0
-        self.fail_ports = False
-
-    def choose_pool(self, taken: Any = ()) -> str:
-        return "172.17.0.0/16"
-
-    def setup_bridge(self, kernel: FakeKernel, name: str, *args: Any) -> Bridge:
-        self.set_ups += 1
-        if name not in kernel.links:
-            kernel.add(name)
-        return Bridge(name, kernel.links[name])
-
-    def remove_bridge(self, kernel: FakeKernel, name: str, engine_id: str) -> bool:
-        return kernel.links.pop(name, 0) != 0
-
-    def ensure_table(self, *args: Any) -> None:
-        self.tables = 1
-
-    def delete_table(self, *args: Any) -> None:
-        self.tables = 0
-
-    def add_ports(self, engine_id: str, ports: Any) -> None:
-        if self.fail_ports:
-            raise KernelError(errno.ENOSPC, "nftables")
-        if not self.tables:
-            raise Unavailable("nf_tables : table is gone")
-        self.ports |= set(ports)
-
-    def remove_ports(self, engine_id: str, ports: Any) -> None:
-        self.ports -= set(ports)
-
-    def list_ports(self, engine_id: str) -> list[PortRow]:
-        return sorted(self.ports)
-
-
-class World:
-    def __init__(self, top: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.top = top
-        (top / "netns").mkdir()
-        (top / "c").mkdir()
-        self.store = Store(str(top / "db"))
-        self.kernel = FakeKernel()
-        self.rules = PaperRules()
-        monkeypatch.setattr(default_network, "bridge", self.rules)
-        for module in (default_network, repair):
-            monkeypatch.setattr(module, "nftables", self.rules)
-        monkeypatch.setattr("pynetns.network.controller.nftables", self.rules)
-        self.brif: list[str] = []
-        monkeypatch.setattr(repair, "bridge_ports", lambda name: self.brif)
-        self.controller = self.another()
-
-    def another(self, **options: Any) -> NetworkController:
-        return NetworkController(
-            self.store,
-            self.kernel,  # type: ignore[arg-type]
-            str(self.top),
-            bridge_name=BRIDGE,
-            **options,
-        )
-
-    def request(self, id: str = ID, **changes: Any) -> SandboxRequest:
-        config = changes.pop("config", Config())
-        settings = changes.pop("settings", NetworkSettings())
-        networked = changes.pop("networked", None)
-        host_config = HostConfig(**changes)
-        return SandboxRequest(
-            id, "web-" + id[:4], config, host_config, str(self.top / "c"), settings, networked
-        )
-
-    def start(self, id: str = ID, **changes: Any):  # type: ignore[no-untyped-def]
-        add_container(self.store, id)
-        with Undo() as undo:
-            sandbox = self.controller.initialize_networking(self.request(id, **changes), undo)
-            self.controller.join_sandbox(sandbox)
-            undo.dismiss()
-        sandbox.close()
-        return sandbox
-
-    def text(self, name: str) -> str:
-        return (self.top / "c" / name).read_text()
-
-    def assert_empty(self) -> None:
-        assert self.store.sandboxes() == []
-        assert self.store.endpoints() == []
-        assert self.store.ports() == []
-        assert self.kernel.pins == set()
-        assert self.rules.ports == set()
 
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    before = set(os.listdir("/proc/self/fd"))
-    world = World(tmp_path, monkeypatch)
-    yield world
-    world.store.close()
-    assert set(os.listdir("/proc/self/fd")) == before
+    yield from make_world(tmp_path, monkeypatch)
 
 
 # ---- modes ----
@@ -161,18 +63,19 @@ def test_bridge(world: World, mode: str) -> None:
 
 
 def test_what_the_kernel_is_asked_for(world: World) -> None:
+    world.controller.find_network("bridge")
+    world.kernel.calls.clear()
     world.start()
     asked = dict(world.kernel.calls)
     _, peer, options = asked["veth_create"]
     assert peer == "eth0"
-    assert options["master"] == world.kernel.links[BRIDGE]
+    assert options["master"] == world.kernel.links[BRIDGE].ifindex
     assert options["mtu"] == 1500
     assert options["peer_mac"] == bytes.fromhex("0242ac110002")
     assert options["hairpin"] and options["no_ipv6"]
     expected = ("eth0", "172.17.0.2", 16, "172.17.0.1", "172.17.255.255")
     assert asked["link_configure"] == expected
-    order = [name for name, _ in world.kernel.calls]
-    assert order == ["netns_create", "ns_pin", "veth_create", "link_configure"]
+    assert world.deeds() == ["netns_create", "ns_pin", "veth_create", "link_configure"]
 
 
 def test_steps_have_the_names_of_the_flow(world: World) -> None:
@@ -221,13 +124,16 @@ def test_host_with_extra_hosts_renders_its_own(world: World) -> None:
 def test_container(world: World) -> None:
     process = ProcessIdentity(7, 1, "boot")
     files = ("/o/hosts", "/o/resolv.conf", "/o/hostname")
-    other = Networked("d" * 64, process, "/k", "name", "dom", *files)
+    key = world.start("d" * 64, network_mode="none").key
+    other = Networked("d" * 64, process, key, "name", "dom", *files)
+    world.kernel.calls.clear()
     sandbox = world.start(network_mode="container:x", networked=other)
     assert (sandbox.hostname, sandbox.domainname, sandbox.hosts_path) == ("name", "dom", "/o/hosts")
-    assert world.kernel.calls == [("ns_open", ("/k", 0x40000000))]
-    world.assert_empty()
+    assert world.kernel.calls == [("ns_open", (key, 0x40000000))]
+    assert [row.container_id for row in world.store.sandboxes()] == ["d" * 64]
     other = replace(other, sandbox_key="")  # of network mode host: no pin
-    assert world.start(network_mode="container:x", networked=other).key == "/proc/7/ns/net"
+    with pytest.raises(ProcessLookupError):  # there is no process 7
+        world.start(network_mode="container:x", networked=other)
     assert world.kernel.calls[1:] == [("process_namespace", (process, "net"))]
 
 
@@ -280,11 +186,11 @@ def test_ports(world: World) -> None:
         world.controller.join_sandbox(sandbox)
         undo.dismiss()
     assert len(sandbox.held_fds) == 1
-    (row,) = world.rules.ports
-    assert (row.container_ip, row.container_port, row.proto) == ("172.17.0.2", 80, "tcp")
+    ((proto, _, host_port, *target),) = world.ports()
+    assert (proto, target) == ("tcp", ["172.17.0.2", 80])
     shown = sandbox.settings.docker_json()["Ports"]
     assert shown == {
-        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(row.host_port)}],
+        "80/tcp": [{"HostIp": "127.0.0.1", "HostPort": str(host_port)}],
         "90/tcp": None,
     }
     sandbox.close()
@@ -302,6 +208,25 @@ def test_dns_of_container_engine_and_host(world: World) -> None:
     assert world.text("resolv.conf.hash").startswith("sha256:")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "line"),
+    [
+        ("dns", "192.0.2.9", "nameserver 192.0.2.9"),
+        ("dns_search", "corp", "search corp"),
+        ("dns_options", "ndots:3", "options ndots:3"),
+    ],
+)
+def test_each_resolver_option_takes_the_place_of_the_engines_and_of_no_other(
+    world: World, option: str, value: str, line: str
+) -> None:
+    engines = {"dns": "192.0.2.1", "dns_search": "lan", "dns_options": "ndots:1"}
+    world.controller = world.another(**{key: (text,) for key, text in engines.items()})
+    world.start(**{option: (value,)})
+    lines = {"nameserver 192.0.2.1", "search lan", "options ndots:1"}
+    lines = {kept for kept in lines if kept.split()[0] != line.split()[0]} | {line}
+    assert set(world.text("resolv.conf").splitlines()) == lines
+
+
 def test_host_gateway(world: World) -> None:
     world.start(extra_hosts=("gw:host-gateway",))
     assert "172.17.0.1\tgw\n" in world.text("hosts")
@@ -315,7 +240,7 @@ def test_bip(world: World) -> None:
         world.another(bip="10.30.0.1/24").find_network("bridge")
     world.controller.sandbox_destroy(ID)
     moved = world.another(bip="10.30.0.1/24").find_network("bridge")
-    assert moved.gateway == "10.30.0.1"
+    assert moved.pool.gateway == "10.30.0.1"
     with pytest.raises(InvalidParameter, match="bip"):
         world.another(bip="10.30.0.1")
 
@@ -338,8 +263,8 @@ def test_bip(world: World) -> None:
 )
 def test_validate(world: World, changes: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        world.controller.validate(Config(), HostConfig(**changes))
-    world.controller.validate(Config(), HostConfig())
+        world.controller.validate(container_options(Config(), HostConfig(**changes)))
+    world.controller.validate(ContainerOptions())
 
 
 # ---- undo, stale state, repair ----
@@ -356,7 +281,8 @@ def test_a_failing_step_leaves_nothing(world: World, method: str) -> None:
 
 
 def test_failing_rules_leave_nothing(world: World) -> None:
-    world.rules.fail_ports = True
+    world.controller.find_network("bridge")
+    world.kernel.fail["nft_transaction"] = errno.ENOSPC
     with pytest.raises(KernelError):
         world.start(port_bindings=(("80/tcp", (PortBinding("127.0.0.1", ""),)),))
     world.assert_empty()
@@ -395,17 +321,16 @@ def test_deleted_bridge_is_made_again(world: World) -> None:
     del world.kernel.links[BRIDGE]
     world.start("d" * 64)
     assert BRIDGE in world.kernel.links
-    assert world.rules.set_ups == 2
+    assert world.set_ups() == 2
 
 
 def test_flushed_rules_are_made_again(world: World) -> None:
     ports = (("80/tcp", (PortBinding("127.0.0.1", ""),)),)
     world.start(port_bindings=ports)
-    world.rules.tables = 0
-    world.rules.ports.clear()
+    world.kernel.ruleset.tables.clear()
     world.start("d" * 64, port_bindings=ports)
-    assert world.rules.ports == set(world.store.ports())
-    assert len(world.rules.ports) == 2
+    assert world.ports() == world.recorded_ports()
+    assert len(world.ports()) == 2
 
 
 def test_other_link_failures_are_not_retried(world: World) -> None:
@@ -413,7 +338,7 @@ def test_other_link_failures_are_not_retried(world: World) -> None:
     world.kernel.fail["veth_create"] = errno.EINVAL
     with pytest.raises(KernelError):
         world.start("d" * 64)
-    assert world.rules.set_ups == 1
+    assert world.set_ups() == 1
 
 
 def test_taken_link_name_is_replaced_on_record_first(world: World) -> None:
@@ -439,16 +364,19 @@ def test_restore(world: World) -> None:
     for id in (live, dead):
         world.start(id)
     (world.top / "netns" / "stray").touch()
-    world.brif = [*(row.host_ifname for row in world.store.endpoints()), "vethstray", "other"]
-    stray = PortRow("tcp", "0.0.0.0", 80, "x", "y", "172.17.0.9", 80)
-    world.rules.ports.add(stray)
+    bridge = world.kernel.links[BRIDGE].ifindex
+    world.kernel.add_link("vethstray", kind="veth", master=bridge)
+    world.kernel.add_link("other", kind="veth", master=bridge)
+    world.kernel.add_link("vethelse", kind="veth")
+    world.rules().publish([PublishedPort("tcp", "0.0.0.0", 80, "172.17.0.9", 80)])
     removed = world.controller.restore({live})
     # `dead` has a container: its own repair, under its lock, is the one to free it
     assert {row.container_id for row in world.store.sandboxes()} == {live, dead}
     assert "namespace stray" in removed and "link vethstray" in removed
     assert "port 0.0.0.0:80/tcp" in removed
     assert len(removed) == 3
-    assert world.rules.ports == set()
+    assert world.ports() == set()
+    assert {"other", "vethelse"} < world.kernel.links.keys()
     assert not (world.top / "netns" / "stray").exists()
 
 
@@ -462,8 +390,16 @@ def test_remove_all(world: World) -> None:
     world.start()
     with pytest.raises(Conflict, match="active endpoints"):
         world.controller.remove_all()
+    (key,) = world.kernel.pins
+    dying = world.kernel.ns_open(key)
     world.controller.sandbox_destroy(ID)
-    assert len(world.controller.remove_all()) == 2
+    link = next(name for name in world.kernel.links if name != BRIDGE)
+    assert world.controller.remove_all() == [
+        f"rules {world.rules().table}",
+        f"link {link}",
+        f"bridge {BRIDGE}",
+    ]
+    os.close(dying)
     assert BRIDGE not in world.kernel.links and world.store.networks() == []
     world.start()
 
@@ -473,7 +409,7 @@ def test_no_address_of_a_network_that_another_engine_has_taken_down(world: World
     world.start("a" * 64)
     world.controller.sandbox_destroy("a" * 64)
     other = world.another(bip="172.30.0.1/16")
-    assert len(other.remove_all()) == 2
+    assert f"bridge {BRIDGE}" in other.remove_all()
     other.find_network("bridge")
     endpoint = world.start().settings.networks["bridge"]
     (network,) = world.store.networks()
@@ -487,26 +423,27 @@ def test_no_address_of_a_network_that_is_being_taken_down(
     waits until the network is gone, and makes it anew."""
     world.controller.find_network("bridge")
     add_container(world.store, ID)
-    other, remove_bridge = world.another(), world.rules.remove_bridge
+    other, link_delete = world.another(), world.kernel.link_delete
     threads: list[threading.Thread] = []
     endpoints: list[int] = []
 
-    def meanwhile(*args: Any) -> bool:
+    def meanwhile(*args: Any) -> None:
+        monkeypatch.setattr(world.kernel, "link_delete", link_delete)
         threads.append(threading.Thread(target=world.start))
         threads[0].start()
         waits.acquire(timeout=10)  # it has an endpoint, or comes to wait for the network
         endpoints.append(len(world.store.endpoints()))
-        return remove_bridge(*args)
+        link_delete(*args)
 
     waits = threading.Semaphore(0)
-    ensure = DefaultNetwork.ensure
+    ensure = Networks.ensure
 
-    def waiting(self: DefaultNetwork, seen: Any) -> Any:
+    def waiting(self: Networks, name: str, seen: Any) -> Any:
         waits.release()
-        return ensure(self, seen)
+        return ensure(self, name, seen)
 
-    monkeypatch.setattr(DefaultNetwork, "ensure", waiting)
-    monkeypatch.setattr(world.rules, "remove_bridge", meanwhile)
+    monkeypatch.setattr(Networks, "ensure", waiting)
+    monkeypatch.setattr(world.kernel, "link_delete", meanwhile)
     other.remove_all()
     threads[0].join()
     assert endpoints == [0]
@@ -540,18 +477,16 @@ def test_racing_starts_make_one_network(world: World) -> None:
     assert failures == []
     assert len(world.store.networks()) == 1
     assert len({row.address for row in world.store.endpoints()}) == 8
-    assert world.rules.set_ups == 2  # once by each controller
+    assert world.set_ups() == 2  # once by each controller
 
 
 def test_sandbox_on_record_is_found(world: World) -> None:
-    assert world.controller.get_network_sandbox(ID) is None
+    assert world.store.sandbox_of(ID) is None
     sandbox = world.start()
-    row = world.controller.get_network_sandbox(ID)
+    row = world.store.sandbox_of(ID)
     assert row == SandboxRow(ID, sandbox.settings.sandbox_id, sandbox.key)
 
 
 def test_default_network_comes_first() -> None:
-    from pynetns.network.endpoint import update_container_network_settings
-
     stored = NetworkSettings(networks={"z": EndpointSettings("z"), "default": EndpointSettings()})
-    assert list(update_container_network_settings(HostConfig(), stored)) == ["bridge", "z"]
+    assert list(update_container_network_settings(ContainerOptions(), stored)) == ["bridge", "z"]

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from pynetns.doctor import Machine, check, checks
+from pynetns.doctor import Machine, check, checks, forwarding
 from pynetns.doctor.checks import CHECKS
+from pynetns.doctor.forwarding import Chain, Firewall, check_forwarding
 from pynetns.doctor.machine import SYSCALLS
 from pynetns.doctor.outcome import Check
 
@@ -26,7 +27,7 @@ _FILES = {
 }
 
 
-class Described(Machine):
+class Described(Firewall):
     """A machine of a few files; everything that is not said is as it should be."""
 
     def __init__(self, files: dict[str, str | None] | None = None, **said: Any) -> None:
@@ -66,6 +67,18 @@ class Described(Machine):
 
     def shims(self) -> list[int]:
         return self.said.get("shims", [])
+
+    def chains(self) -> list[Chain]:
+        return self.said.get("chains", [])
+
+    def names(self, chain: Chain, link: str) -> bool:
+        return (str(chain), link) in self.said.get("rules", [])
+
+    def bridge(self) -> str:
+        return "pynetns0"
+
+    def configuration_error(self) -> str:
+        return self.said.get("configuration", "")
 
     def libseccomp_error(self) -> str:
         return self.said.get("libseccomp", "")
@@ -187,6 +200,12 @@ _MODULES = {"/lib/modules/6.1.0-18-amd64/modules.dep": "kernel/fs/overlayfs/over
             False,
             "--root",
         ),
+        (
+            checks.check_configuration,
+            Described(configuration="/etc/pynetns/daemon.json : 'mtuu' is no key of this file"),
+            False,
+            "mend the file",
+        ),
         (checks.check_root, Described(free=5 << 20), None, "5 MiB free"),
         (
             checks.check_exec_root,
@@ -249,6 +268,77 @@ def test_this_machine_is_looked_at_and_left_as_it_was() -> None:
     assert outcomes["kernel"].detail == os.uname().release
     assert all(one.ok or one.fix for one in outcomes.values())
     assert not os.path.exists("/sys/class/net/probe0")
+
+
+_DROPS = Chain("ip", "filter", "FORWARD", True)
+_USER = Chain("ip", "filter", "DOCKER-USER")
+_BR_NETFILTER = {"/proc/sys/net/bridge/bridge-nf-call-iptables": "1"}
+
+
+@pytest.mark.parametrize(
+    ("machine", "ok", "said"),
+    [
+        (Described(), True, "no chain drops"),
+        (Described(chains=[_USER, _DROPS._replace(drops=False)]), True, "no chain drops"),
+        (
+            Described(chains=[_DROPS, _USER]),
+            None,
+            "iptables -I DOCKER-USER -i pynetns0 -j ACCEPT && "
+            "iptables -I DOCKER-USER -o pynetns0 -j ACCEPT",
+        ),
+        (Described(chains=[_DROPS]), None, "iptables -I FORWARD -i pynetns0 -j ACCEPT"),
+        (Described(_BR_NETFILTER, chains=[_DROPS]), None, "nor each other (br_netfilter)"),
+        (
+            Described(chains=[_DROPS, _USER], rules=[("ip filter DOCKER-USER", "pynetns0")]),
+            True,
+            "has rules for pynetns0",
+        ),
+        (
+            Described(chains=[Chain("inet", "fw", "fwd", True)]),
+            None,
+            "nft insert rule inet fw fwd iifname pynetns0 accept && nft insert",
+        ),
+        (
+            Described(chains=[Chain("ip_tables", "filter", "FORWARD", True)]),
+            None,
+            "iptables-legacy -I FORWARD -o pynetns0 -j ACCEPT",
+        ),
+    ],
+)
+def test_a_policy_that_drops_what_is_forwarded(
+    machine: Machine, ok: bool | None, said: str
+) -> None:
+    one = check_forwarding(machine)
+    assert one.ok is ok
+    assert said in f"{one.detail} {one.fix}"
+    assert one.ok or one.fix
+
+
+class Listed(Firewall):
+    """A machine with iptables-legacy."""
+
+    def read(self, path: str) -> str | None:
+        return "filter\nnat" if path == "/proc/net/ip_tables_names" else None
+
+    def _listed(self, chain: str) -> list[str]:
+        rules = ["-A FORWARD -i pynetns0 -j ACCEPT", "-A FORWARD -o pynetns0 -j ACCEPT"]
+        return rules if chain else ["-P INPUT DROP", "-P FORWARD DROP", "-N DOCKER-USER", *rules]
+
+
+def test_the_chains_of_legacy_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forwarding.netlink, "dump", lambda *words: [])
+    found = Listed().chains()
+    assert [str(chain) for chain in found if chain.drops] == ["ip_tables filter FORWARD"]
+    assert "DOCKER-USER" in [chain.name for chain in found]
+    assert Listed().names(found[1], "pynetns0") and not Listed().names(found[1], "pynetns")
+
+
+def test_the_configuration_is_read(tmp_path) -> None:
+    machine = Machine()
+    machine.root = str(tmp_path)
+    assert machine.configuration_error() == ""
+    (tmp_path / "daemon.json").write_text('{"mtuu": 1}')
+    assert "'mtuu' is no key" in machine.configuration_error()
 
 
 def test_system_calls_are_only_asked_for() -> None:

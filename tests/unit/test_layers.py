@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "pynetns"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("__main__",),
     ("cli",),
-    ("doctor",),
+    ("doctor", "testing"),
     ("client",),
     ("engine",),
     ("network", "storage", "runtime", "streams"),
@@ -128,3 +128,64 @@ def test_files_say_what_they_own_and_stay_short(module):
     text = module.read_text()
     assert ast.get_docstring(ast.parse(text)), "the first lines say what the file owns"
     assert text.count("\n") <= 400
+
+
+# What of the kernel package may be imported above it: values and bytes. Whatever asks the kernel is a
+# call of `Kernel`, so that a fake can answer it; the shim's client sends its frames itself.
+BESIDE_THE_DOOR = {
+    "Kernel", "LinuxKernel", "Pending", "frame", "Frame", "netlink", "nfnetlink", "pidfd",
+    "conntrack.Flow", "interfaces.Address", "interfaces.Link", "interfaces.Route",
+    "lib.shim_path", "mount.MS_PRIVATE", "nfnetlink.Message", "operations", "process.ProcessIdentity",
+    "process.recorded",
+}  # fmt: skip
+PURE = (
+    "frame",
+    "netlink",
+    "nfnetlink",
+    "operations",
+)  # anything of these; what asks is named below
+ASKS = {
+    "netlink": {"open_socket", "get", "dump", "send", "receive", "answer_to"},
+    "nfnetlink": {"nft_transaction", "nft_dump", "transact", "dump"},
+    "pidfd": {"send_signal", "exit_code", "stat_fields"},
+}
+IDENTITY = {"lives", "is_ending"}  # methods of a ProcessIdentity that ask
+BEHIND_THE_DOOR = ("engine", "network", "storage", "client", "streams")
+# unpacking makes thousands of files below one descriptor, with no more rights than it is given
+ASKS_ITSELF = {"storage/unpack.py": {"mount.open_in_root"}}
+
+
+def test_the_kernel_is_asked_through_its_door():
+    beside = []
+    for module in (m for m in MODULES if part_of(m) in BEHIND_THE_DOOR):
+        where = str(module.relative_to(PACKAGE))
+        allowed = BESIDE_THE_DOOR | ASKS_ITSELF.get(where, set())
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level and node.module:
+                package, _, inner = node.module.partition(".")
+                if package != "kernel":
+                    continue
+                for alias in node.names:
+                    name = f"{inner}.{alias.name}".lstrip(".")
+                    if alias.name in ASKS.get(inner, ()) or (
+                        name not in allowed and inner not in PURE
+                    ):
+                        beside.append(f"{where} imports {name}")
+            elif isinstance(node, ast.Attribute):
+                owner = node.value.id if isinstance(node.value, ast.Name) else ""
+                module_name = {"nf": "nfnetlink", "pidfds": "pidfd"}.get(owner, owner)
+                if node.attr in ASKS.get(module_name, ()) or (
+                    node.attr in IDENTITY and owner not in ("engine", "self")
+                ):
+                    beside.append(f"{where}:{node.lineno} {owner}.{node.attr}")
+    assert not beside
+
+
+def test_a_status_follows_the_table():
+    """Nobody sets a status but `State.become`, which knows what may follow what."""
+    found = []
+    for module in (m for m in MODULES if part_of(m) in ("engine", "client", "cli")):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and any(k.arg == "status" for k in node.keywords):
+                found.append(f"{module.relative_to(PACKAGE)}:{node.lineno}")
+    assert not found

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from pynetns.engine import settings
-from pynetns.engine.settings import load_settings
-from pynetns.errors import InvalidParameter, Unavailable
+from pynetns.engine.settings import BadConfiguration, load_settings
+from pynetns.errors import InvalidParameter
 from pynetns.model.config import HostConfig, LogConfig, from_json, to_json
 from pynetns.model.log_config import LogOptions, log_options, parse_log_config, resolve
 from pynetns.model.parse import build_configs
@@ -195,7 +195,10 @@ def test_which_value_wins(machine_file: Path, root: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"log-opt": {}}', "'log-opt' is no key of this file: there are log-driver, log-opts"),
+        (
+            '{"log-opt": {}}',
+            "'log-opt' is no key of this file (did you mean log-opts?): there are bip, bri",
+        ),
         ('{"log-driver": "syslog"}', "log-driver: --log-driver 'syslog' : no log driver named"),
         ('{"log-driver": ["local"]}', "log-driver: "),
         ('{"log-opts": ["max-size=1m"]}', "log-opts ['max-size=1m'] : must be a mapping"),
@@ -222,7 +225,7 @@ def test_a_file_that_cannot_be_read(root: Path) -> None:
     with pytest.raises(InvalidParameter, match=r"--config-file .*none : No such file"):
         load_settings(str(root), str(root / "none"))
     (root / "daemon.json").mkdir()
-    with pytest.raises(Unavailable, match=r"daemon\.json : Is a directory"):
+    with pytest.raises(BadConfiguration, match=r"daemon\.json : Is a directory"):
         load_settings(str(root))
 
 

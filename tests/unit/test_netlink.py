@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from pynetns.errors import KernelError
 from pynetns.kernel import netlink
+from pynetns.kernel.conntrack import parse_flow
 from pynetns.kernel.lib import ffi, lib
-from pynetns.network.conntrack import parse_flow
 
 CAPPED, TLVS = 0x100, 0x200
 ERROR, DONE, NOOP = 3 - 1, 3, 1

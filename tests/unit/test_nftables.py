@@ -1,4 +1,4 @@
-"""network/nftables.py, nfnetlink.py and netlink.py: what is rendered, taken apart again."""
+"""network/rules.py, kernel/nfnetlink.py and netlink.py: what is rendered, taken apart again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pynetns.kernel import netlink, nfnetlink
-from pynetns.network import nftables
-from pynetns.network.nftables import PublishedPort
+from pynetns.network import rules
+from pynetns.network.drivers.base import Segment
+from pynetns.network.mark import Mark
+from pynetns.network.published import PublishedPort
+from pynetns.network.rules import Rules
+from pynetns.testing import FakeKernel
 
 TABLE = "pynetns-01234567"
 WEB = PublishedPort("tcp", "0.0.0.0", 8080, "172.17.0.2", 80)
+ONE, OTHER = Segment("pynetns0", "172.17.0.0/16"), Segment("br-blue", "172.18.0.0/16")
+PLACE = "0123456789abcdef"
+RULE_COUNT = 10  # for one network
 DNS = PublishedPort("udp", "127.0.0.1", 53, "172.17.0.3", 5353)
 
 # The bytes of each version of the rules. A change of them needs a new version, or engines that find
 # the old rules would take them for current.
-RULES = {1: 0x3B3E6692}
+RULES = {2: 0x6E3F8ED2}
+
+
+def render(*segments: Segment) -> list[nfnetlink.Message]:
+    return rules.render_table(TABLE, rules.render_rules(segments or [ONE], PLACE))
 
 
 def expressions(message: nfnetlink.Message) -> list[tuple[str, dict[int, bytes]]]:
@@ -32,30 +43,30 @@ def expressions(message: nfnetlink.Message) -> list[tuple[str, dict[int, bytes]]
 
 
 def test_table_name_is_the_engines():
-    assert nftables.table_name("0123456789abcdef" * 2) == TABLE
+    assert rules.table_name("0123456789abcdef" * 2) == TABLE
 
 
 def test_rules_have_not_changed_without_a_new_version():
-    rendered = nfnetlink.batch(nftables.render_table(TABLE, "pynetns0", "172.17.0.0/16"))
-    assert zlib.crc32(rendered) == RULES[nftables.RULES_VERSION]
+    rendered = nfnetlink.batch(render())
+    assert zlib.crc32(rendered) == RULES[rules.RULES_VERSION]
 
 
 def test_table_is_one_transaction_in_order():
-    messages = nftables.render_table(TABLE, "pynetns0", "172.17.0.0/16")
+    messages = render()
     kinds = [message.kind for message in messages]
     assert kinds == [
         nfnetlink.NEWTABLE,
         *[nfnetlink.NEWCHAIN] * 5,
         *[nfnetlink.NEWSET] * 2,
         nfnetlink.DELRULE,
-        *[nfnetlink.NEWRULE] * nftables.RULE_COUNT,
+        *[nfnetlink.NEWRULE] * RULE_COUNT,
     ]
     assert all(netlink.string(netlink.parse(m.body)[1]) == TABLE for m in messages)
 
 
 def test_chains_have_their_hooks_and_priorities():
     found = {}
-    for message in nftables.render_table(TABLE, "br", "10.0.0.0/8"):
+    for message in render(Segment("br", "10.0.0.0/8")):
         if message.kind == nfnetlink.NEWCHAIN:
             attrs = netlink.parse(message.body)
             hook = netlink.parse(attrs[4])
@@ -71,9 +82,9 @@ def test_chains_have_their_hooks_and_priorities():
 
 
 def test_rules_say_what_they_should():
-    rules = [
+    found = [
         (netlink.string(netlink.parse(m.body)[2]), [name for name, _ in expressions(m)])
-        for m in nftables.render_table(TABLE, "br", "10.0.0.0/8")
+        for m in render(Segment("br", "10.0.0.0/8"))
         if m.kind == nfnetlink.NEWRULE
     ]
     address = ["payload", "bitwise", "cmp"]
@@ -81,7 +92,7 @@ def test_rules_say_what_they_should():
     one = ["meta", "payload", "payload", "lookup", "nat"]
     any_ = ["fib", "cmp", "meta", "payload", "lookup", "nat"]
     connection = ["ct", "bitwise", "cmp"]
-    assert rules == [
+    assert found == [
         ("guard", [*interface, *address, "immediate"]),
         ("prerouting", [*address, "immediate"]),
         ("prerouting", one),
@@ -109,23 +120,72 @@ def test_subnet_is_masked(subnet, mask, network):
     assert bytes.fromhex(mask) in bitwise and bytes.fromhex(network) in compare
 
 
-def test_every_rule_has_the_stamp():
-    stamp = nftables.stamp("pynetns0", "172.17.0.0/16").encode()
-    for message in nftables.render_table(TABLE, "pynetns0", "172.17.0.0/16"):
+def stamps(*segments: Segment) -> list[tuple[str, str]]:
+    """(chain, stamp) of every rule, out of the messages."""
+    found = []
+    for message in render(*segments):
         if message.kind == nfnetlink.NEWRULE:
-            kind, size, *text = netlink.parse(message.body)[7]
-            assert (kind, bytes(text)) == (0, stamp + b"\0") and size == len(text)
+            attrs = netlink.parse(message.body)
+            kind, size, *text = attrs[7]
+            assert kind == 0 and size == len(text)
+            found.append((netlink.string(attrs[2]), netlink.string(bytes(text))))
+    return found
+
+
+def test_every_rule_has_a_stamp():
+    common, own = rules.stamp(PLACE), rules.stamp(PLACE, ONE)
+    assert [text for _, text in stamps(ONE)] == [own, *[common] * 5, *[own] * 4]
+    assert rules.parse_stamp(common) == (PLACE, "")
+    assert rules.parse_stamp(own) == (PLACE, ONE.bridge)
+    for other in ("pynetns v1 pynetns0 172.17.0.0/16", "", "pynetns v2"):
+        assert rules.parse_stamp(other) == ("", "")
 
 
 def test_longest_stamp_fits_a_comment():
-    assert len(nftables.stamp("0123456789abcde", "255.255.255.255/32")) < 128  # nft's limit
+    longest = Segment("0123456789abcde", "255.255.255.255/32")
+    assert len(rules.stamp(PLACE, longest)) < 128  # nft's limit
+
+
+def test_rules_of_several_networks_are_those_of_each_and_the_common_ones_once():
+    """Whatever the order in which the networks are given."""
+    both = stamps(ONE, OTHER)
+    assert both == stamps(OTHER, ONE)
+    for segment in (ONE, OTHER):
+        mine = [one for one in both if one[1] == rules.stamp(PLACE, segment)]
+        assert mine == [one for one in stamps(segment) if one[1] != rules.stamp(PLACE)]
+    assert len(both) == 2 * RULE_COUNT - 5
+    chains = [chain for chain, _ in both]
+    assert chains == sorted(chains, key=["guard", "prerouting", "output", "postrouting",
+                                         "forward"].index)  # fmt: skip
+
+
+def test_publishing_a_port_is_one_small_message_however_many_networks_there_are():
+    kernel = FakeKernel()
+    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))
+    table.ensure([Segment(f"br{n}", f"10.{n}.0.0/16") for n in range(50)])
+    kernel.calls.clear()
+    table.publish([WEB])
+    ((_, (messages,)),) = kernel.calls
+    assert len(messages) == 1 and len(messages[0].body) < 100
+
+
+def test_rules_that_are_as_they_should_be_are_not_sent_again():
+    kernel = FakeKernel()
+    table = Rules(kernel, Mark("0123456789abcdef" * 2, PLACE))
+    table.ensure([ONE, OTHER])
+    kernel.calls.clear()
+    table.ensure([OTHER, ONE])
+    assert "nft_transaction" not in [call.name for call in kernel.calls]
+    table.ensure([ONE])
+    assert [call.name for call in kernel.calls].count("nft_transaction") == 1
+    assert table.stamps(TABLE) == [text for _, text in stamps(ONE)]
 
 
 def test_ports_go_to_the_map_of_their_binding():
-    any_, one = nftables.render_add(TABLE, [WEB, DNS])
+    any_, one = rules.render_add(TABLE, [WEB, DNS])
     assert [netlink.string(netlink.parse(m.body)[2]) for m in (any_, one)] == [
-        nftables.ANY_MAP,
-        nftables.ONE_MAP,
+        rules.ANY_MAP,
+        rules.ONE_MAP,
     ]
     assert bytes.fromhex("06000000 1f900000") in any_.body  # tcp . 8080
     assert bytes.fromhex("ac110002 00500000") in any_.body  # 172.17.0.2 . 80
@@ -134,15 +194,18 @@ def test_ports_go_to_the_map_of_their_binding():
 
 
 def test_removal_names_keys_only():
-    (message,) = nftables.render_remove(TABLE, [WEB])
+    (message,) = rules.render_remove(TABLE, [WEB])
     assert message.kind == nfnetlink.DELSETELEM
     assert bytes.fromhex("1f90") in message.body and bytes.fromhex("ac110002") not in message.body
 
 
 def test_no_ports_no_messages():
-    assert nftables.render_add(TABLE, []) == []
-    nftables.add_ports("0" * 32, [])
-    nftables.remove_ports("0" * 32, [])
+    assert rules.render_add(TABLE, []) == []
+    kernel = FakeKernel()
+    table = Rules(kernel, Mark("0" * 32, PLACE))
+    table.publish([])
+    table.withdraw([])
+    assert kernel.calls == []
 
 
 ADDRESSES = st.ip_addresses(v=4).map(str)
@@ -156,22 +219,22 @@ PORTS = st.builds(
 def test_rendered_ports_parse_back(ports):
     parsed = [
         port
-        for message in nftables.render_add(TABLE, ports)
-        for port in nftables.parse_elements(message.body)
+        for message in rules.render_add(TABLE, ports)
+        for port in rules.parse_elements(message.body)
     ]
     assert sorted(parsed) == sorted(ports)
 
 
 def test_many_ports_fit_their_messages():
     ports = [WEB._replace(host_port=number) for number in range(1, 65536)]
-    messages = nftables.render_add(TABLE, ports)
+    messages = rules.render_add(TABLE, ports)
     assert all(len(message.body) < 1 << 16 for message in messages)
-    parsed = [p for message in messages for p in nftables.parse_elements(message.body)]
+    parsed = [p for message in messages for p in rules.parse_elements(message.body)]
     assert parsed == ports
 
 
 def test_batch_is_numbered_and_only_its_last_message_is_acknowledged():
-    data = nfnetlink.batch(nftables.render_add(TABLE, [WEB, DNS]))
+    data = nfnetlink.batch(rules.render_add(TABLE, [WEB, DNS]))
     heads, at = [], 0
     while at < len(data):
         size, kind, flags, number, _ = struct.unpack_from("=IHHII", data, at)

@@ -50,6 +50,20 @@ def test_descriptor_index_out_of_range_is_refused():
     assert check(plan.encode(), nfds=3) == -22
 
 
+@pytest.mark.parametrize("late", [False, True])
+def test_sockets_are_of_the_table_and_not_for_later_than_the_working_directory(late):
+    """But those of `wait`, which stay open so long."""
+    plan = Plan(0)
+    if late:
+        plan.cwd("/")
+    plan.tty(24, 80, socket=9)
+    plan.wait(5, 6)
+    plan.exec(["/bin/true"], [])
+    assert plan.fds == [9, 5, 6]
+    assert check(plan.encode(), nfds=6) == (-22 if late else 0)
+    assert check(plan.encode(), nfds=5) == -22  # the third is not in the table
+
+
 @given(st.binary(max_size=400))
 def test_noise_is_refused(noise):
     assert check(noise) == -22

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from pynetns.runtime.plan.render import Handles, is_kernels, render_exec_plan, render_plan
+from pynetns.runtime.plan.handles import Handles
+from pynetns.runtime.plan.render import is_kernels, render_exec_plan, render_plan
 
 PROFILE = {
     "defaultAction": "SCMP_ACT_ERRNO",
@@ -22,6 +23,7 @@ STRICT = {
 }
 FILTER = b"\x06\0\0\0\0\0\xff\x7f"
 SYS_ADMIN = 1 << 21
+DEVICES = " ".join(["mknod"] * 6 + ["symlink"] * 6)  # where nothing is mounted on /dev
 
 
 def spec(**changes):
@@ -68,7 +70,8 @@ def after(plan, name):
 
 def test_a_container():
     assert render().steps() == (
-        "clone keyring sethostname pivot_root oom_score_adj readonly mask stdio setsid mkdir umask "
+        f"clone keyring sethostname pivot_root {DEVICES} oom_score_adj readonly mask stdio setsid "
+        "mkdir umask "
         "unshare chdir capbset_drop setgroups setuid capset ready seccomp capset wait exec".split()
     )
 
@@ -98,7 +101,8 @@ def render_joining(profile=PROFILE):
 
 def test_a_container_that_joins_a_pid_namespace_shows_itself_there_last():
     assert render_joining().steps() == (
-        "clone oom_score_adj setns keyring sethostname pivot_root move_mount readonly mask stdio "
+        f"clone oom_score_adj setns keyring sethostname pivot_root {DEVICES} move_mount readonly "
+        "mask stdio "
         "mkdir umask chdir capbset_drop setgroups setuid capset ready seccomp capset wait fork "
         "setsid exec".split()
     )
@@ -142,6 +146,29 @@ def capset_masks(plan) -> list[int]:
             found.append(args[1])
         at += 48 + (size + 7 & ~7)
     return found
+
+
+@pytest.mark.parametrize(
+    ("mount", "where"),
+    [
+        ({"type": "tmpfs", "source": "tmpfs", "destination": "/dev", "options": []}, "mount"),
+        ({"type": "tmpfs", "source": "tmpfs", "destination": "/tmp", "options": []}, "pivot_root"),
+    ],
+    ids=["on its mount", "in the root"],
+)
+def test_devices_are_made(mount, where):
+    whole = spec()
+    whole["mounts"] = [mount]
+    plan = render_plan(whole, Handles(rootfs=9), b"")
+    assert after(plan, where)[:12] == DEVICES.split()
+
+
+def test_who_makes_a_task_for_another_to_start_is_told_when_it_is_prepared():
+    """And its interfaces are there already: nothing of it is left for after its start."""
+    whole = spec(sysctl={"net.ipv4.conf.eth0.rp_filter": "2"})
+    plan = render_plan(whole, Handles(rootfs=9, go=8, told=6), compiled(PROFILE))
+    assert plan.steps()[-2:] == ["wait", "exec"]
+    assert plan.fds[-2:] == [8, 6]
 
 
 def test_sysctls_of_an_interface_wait_for_it():

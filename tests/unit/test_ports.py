@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter
-from pynetns.model.config import Config, HostConfig, PortBinding
+from pynetns.kernel import LinuxKernel
+from pynetns.model.config import PortBinding
 from pynetns.model.ports import (
     merge_bindings,
     parse_expose,
@@ -30,6 +31,7 @@ from pynetns.network.ports import (
     port_requests,
     port_rows,
 )
+from pynetns.network.request import ContainerOptions
 from pynetns.store import Store
 
 from .rows import add_container, add_sandbox
@@ -121,12 +123,12 @@ def test_small_parsers() -> None:
 
 
 def test_requests_of_a_configuration() -> None:
-    config = Config(exposed_ports=("9/tcp", "80/tcp"))
-    host_config = HostConfig(
+    options = ContainerOptions(
+        exposed_ports=("9/tcp", "80/tcp"),
         publish_all_ports=True,
         port_bindings=(("80/tcp", (PortBinding("", "8000-8010"), PortBinding(LOCAL, "80"))),),
     )
-    assert port_requests(config, host_config) == (
+    assert port_requests(options) == (
         PortRequest("tcp", 80, LOCAL, 80, 80),
         PortRequest("tcp", 80, "0.0.0.0", 8000, 8010),
         PortRequest("tcp", 9, "0.0.0.0", 0, 0),
@@ -156,7 +158,7 @@ def one(port: int, proto: str = "tcp", host_ip: str = LOCAL) -> PortRequest:
 @pytest.mark.parametrize("proto, kind", [("tcp", socket.SOCK_STREAM), ("udp", socket.SOCK_DGRAM)])
 def test_a_reserved_port_is_taken(store: Store, proto: str, kind: int) -> None:
     port = free_port(kind)
-    (reserved,) = PortAllocator(store).reserve([one(port, proto)])
+    (reserved,) = PortAllocator(store, LinuxKernel()).reserve([one(port, proto)])
     try:
         assert reserved.host_port == port
         assert not os.get_inheritable(reserved.fd)
@@ -170,30 +172,30 @@ def test_a_reserved_port_is_taken(store: Store, proto: str, kind: int) -> None:
                 with pytest.raises(OSError):
                     sock.bind((LOCAL, port))
         with pytest.raises(Conflict, match=f"{LOCAL}:{port}/{proto} is already in use"):
-            PortAllocator(store).reserve([one(port, proto)])
+            PortAllocator(store, LinuxKernel()).reserve([one(port, proto)])
         with pytest.raises(Conflict):
-            PortAllocator(store).reserve([one(port, proto, "0.0.0.0")])
+            PortAllocator(store, LinuxKernel()).reserve([one(port, proto, "0.0.0.0")])
     finally:
         release([reserved])
-    release(PortAllocator(store).reserve([one(port, proto)]))
+    release(PortAllocator(store, LinuxKernel()).reserve([one(port, proto)]))
 
 
 def test_conflict_names_the_program(store: Store) -> None:
     with socket.create_server((LOCAL, 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(Conflict, match=rf"{LOCAL}:{port}/tcp .* by .+ \(pid {os.getpid()}\)"):
-            PortAllocator(store).reserve([one(port)])
+            PortAllocator(store, LinuxKernel()).reserve([one(port)])
 
 
 def test_conflict_names_the_container(store: Store) -> None:
     add_container(store, "c1", "web")
     add_sandbox(store, "c1")
     port = free_port()
-    reserved = PortAllocator(store).reserve([one(port)])
+    reserved = PortAllocator(store, LinuxKernel()).reserve([one(port)])
     store.add_ports(port_rows(reserved, "c1", "e1", "10.0.0.2"))
     try:
         with pytest.raises(Conflict, match=f"{port}/tcp is already in use by container web"):
-            PortAllocator(store).reserve([one(port, host_ip="0.0.0.0")])
+            PortAllocator(store, LinuxKernel()).reserve([one(port, host_ip="0.0.0.0")])
     finally:
         release(reserved)
 
@@ -204,9 +206,9 @@ def test_all_or_none(store: Store) -> None:
         holder.bind((LOCAL, second))
         before = set(os.listdir("/proc/self/fd"))
         with pytest.raises(Conflict):
-            PortAllocator(store).reserve([one(first), one(second)])
+            PortAllocator(store, LinuxKernel()).reserve([one(first), one(second)])
         assert set(os.listdir("/proc/self/fd")) == before
-    release(PortAllocator(store).reserve([one(first)]))
+    release(PortAllocator(store, LinuxKernel()).reserve([one(first)]))
 
 
 def test_range_takes_the_first_free(store: Store) -> None:
@@ -214,11 +216,11 @@ def test_range_takes_the_first_free(store: Store) -> None:
         holder.bind((LOCAL, 0))
         taken = holder.getsockname()[1]
         request = PortRequest("tcp", 80, LOCAL, taken, min(taken + 9, 65535))
-        (reserved,) = PortAllocator(store).reserve([request])
+        (reserved,) = PortAllocator(store, LinuxKernel()).reserve([request])
         release([reserved])
         assert taken < reserved.host_port <= taken + 9
         with pytest.raises(Conflict, match="all ports are allocated"):
-            allocator = PortAllocator(store)
+            allocator = PortAllocator(store, LinuxKernel())
             held = []
             try:
                 for _ in range(11):
@@ -228,7 +230,7 @@ def test_range_takes_the_first_free(store: Store) -> None:
 
 
 def test_any_free_port_is_serial(store: Store) -> None:
-    allocator = PortAllocator(store)
+    allocator = PortAllocator(store, LinuxKernel())
     any_port = PortRequest("tcp", 80, LOCAL, 0, 0)
     reserved = allocator.reserve([any_port, any_port])
     release(reserved)
@@ -241,7 +243,7 @@ def test_any_free_port_is_serial(store: Store) -> None:
 
 def test_foreign_address(store: Store) -> None:
     with pytest.raises(InvalidParameter, match=r"no address 192\.0\.2\.1"):
-        PortAllocator(store).reserve([one(8080, host_ip="192.0.2.1")])
+        PortAllocator(store, LinuxKernel()).reserve([one(8080, host_ip="192.0.2.1")])
 
 
 def test_socket_table() -> None:

@@ -1,5 +1,7 @@
 """seccomp*.py: profiles, their resolution, compiling, the cache."""
 
+import contextlib
+import errno
 import gzip
 import hashlib
 import json
@@ -454,6 +456,20 @@ def test_only_so_many_compiled_filters_are_kept(tmp_path, monkeypatch):
         os.utime(tmp_path / f"{number}.bpf", ns=(number, number))
     # The newest has not got its time yet when the oldest go.
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["2.bpf", "3.bpf", "4.bpf"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_what_cannot_be_kept_leaves_nothing_and_is_no_error_where_space_lacks(
+    tmp_path, monkeypatch, code
+):
+    def fail(*paths):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", fail)
+    told = pytest.raises(OSError) if code == errno.EIO else contextlib.nullcontext()
+    with told:
+        seccomp_cache.keep_compiled(str(tmp_path), "a.bpf", bytes(8))
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("part", ["_GENERATOR", "release", "version"])

@@ -19,6 +19,7 @@ from pynetns.model.state import State
 from pynetns.network.sandbox import Sandbox
 from pynetns.runtime.shim.client import Exit
 from pynetns.store import Store
+from pynetns.testing import FakeKernel
 
 ID = "ab" * 32
 
@@ -45,7 +46,9 @@ def start(store: Store) -> State:
     assert row is not None
     record = SimpleNamespace(config=Config())
     container = Starting(row.id, row.name, record, row.state, row.network)
-    record_started(SimpleNamespace(store=store), container, Sandbox(), os.getpid())
+    record_started(
+        SimpleNamespace(store=store, kernel=FakeKernel()), container, Sandbox(), os.getpid()
+    )
     row = store.container(ID)
     assert row is not None
     return row.state

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import os
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from pynetns.errors import Conflict, InvalidParameter, NotFound, PynetnsError
-from pynetns.kernel import Kernel
+from pynetns.kernel import LinuxKernel
 from pynetns.model.state import State
 from pynetns.storage.host_image import HostMask, MaskEntry, mask_entries, read_mounts
 from pynetns.storage.images import ImageStore
@@ -48,7 +51,9 @@ def test_read_mounts():
 def test_mask_is_made_once_by_many(tmp_path):
     for name in ("root", "exec"):
         (tmp_path / name).mkdir()
-    masks = [HostMask(str(tmp_path / "root"), str(tmp_path / "exec")) for _ in range(8)]
+    masks = [
+        HostMask(LinuxKernel(), str(tmp_path / "root"), str(tmp_path / "exec")) for _ in range(8)
+    ]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(HostMask.ensure, masks))
     place = tmp_path / "exec/image"
@@ -61,10 +66,31 @@ def test_mask_is_made_once_by_many(tmp_path):
 
 
 @pytest.mark.root
+@pytest.mark.parametrize("top", ["/tmp", "/var/lib"])
+def test_mask_is_made_whole_again(tmp_path, top):
+    """A cleaner of temporary files has deleted of it what was old."""
+    import secrets
+    import shutil
+
+    exec_root = tmp_path / "exec"
+    exec_root.mkdir()
+    mask = HostMask(LinuxKernel(), f"{top}/pn-{secrets.token_hex(4)}", str(exec_root))
+    mask.ensure()
+    made = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    for loss in ("run", "var", "tmp"):
+        shutil.rmtree(f"{mask.path}/{loss}", ignore_errors=True)
+    HostMask(LinuxKernel(), *mask._hidden).ensure()
+    again = {(p.relative_to(mask.path), p.lstat().st_mode) for p in Path(mask.path).rglob("*")}
+    assert again == made
+    assert os.getxattr(f"{mask.path}/tmp", "trusted.overlay.opaque") == b"y"
+    mask.remove()
+
+
+@pytest.mark.root
 def test_mask_looks_like_the_host_on_the_way(tmp_path):
     from pynetns.storage.host_image import write_mask
 
-    write_mask(str(tmp_path / "mask"), [MaskEntry("/var/lib/pn-test", None)])
+    write_mask(LinuxKernel(), str(tmp_path / "mask"), [MaskEntry("/var/lib/pn-test", None)])
     for path in ("/", "/var", "/var/lib"):
         ours, theirs = os.stat(f"{tmp_path}/mask{path}"), os.stat(path)
         assert (ours.st_mode, ours.st_uid, ours.st_gid) == (
@@ -134,7 +160,7 @@ def root(tmp_path):
 @pytest.fixture
 def images(root):
     store = Store(f"{root}/pynetns.db")
-    yield ImageStore(store, str(root), f"{root}-exec")
+    yield ImageStore(store, LinuxKernel(), str(root), f"{root}-exec")
     store.close()
 
 
@@ -211,6 +237,41 @@ def test_many_imports_at_once(images, root):
     assert os.listdir(root / "tmp") == []
 
 
+def test_nobody_else_is_at_the_layers_while_an_image_comes_or_goes(images, root, monkeypatch):
+    """An import may find its layer there, which a removal of another image is about to take."""
+    alone: list[str] = []
+
+    def watched(verb):
+        real = getattr(Store, verb)
+
+        def call(store, *args):
+            with open_directory(root / "image") as fd, pytest.raises(BlockingIOError):
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone.append(verb)
+            return real(store, *args)
+
+        monkeypatch.setattr(Store, verb, call)
+
+    for verb in ("add_image", "tag_image", "untag_image", "remove_image"):
+        watched(verb)
+    images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    images.remove("one")
+    images.remove("two")
+    assert alone == ["add_image", "tag_image", "untag_image", "remove_image"]
+    with open_directory(root / "image") as fd:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@contextmanager
+def open_directory(path):
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def test_failing_import_leaves_nothing(images, root, tmp_path):
     for source in (io.BytesIO(b"x" * 5000), str(tmp_path / "none"), str(tmp_path), str(root)):
         with pytest.raises(PynetnsError, match="import: "):
@@ -226,6 +287,32 @@ def test_collect_takes_what_a_dead_import_left(images, root):
     assert os.listdir(root / "tmp") == ["other"]
 
 
+def test_collect_leaves_an_import_that_is_at_work(images, root):
+    collected = []
+
+    class Source(io.BytesIO):
+        def read(self, size=-1):
+            collected.append(images.collect())
+            return super().read(size)
+
+    image = images.import_rootfs(Source(archive().getvalue()), "app")
+    assert collected and not any(collected)
+    assert os.path.exists(f"{image.lowers[0]}/file")
+    assert images.collect() == []
+
+
+def test_by_id_and_force_all_names_go(images, root):
+    image = images.import_rootfs(archive(), "one")
+    images.import_rootfs(archive(), "two")
+    with pytest.raises(Conflict, match="several names"):
+        images.remove(image.id)
+    images.remove(image.id, force=True)
+    assert len(images.list()) == 1 and os.listdir(root / "overlay2") == []
+    for name in ("one", "two", image.id):
+        with pytest.raises(NotFound):
+            images.remove(name)
+
+
 # ---- rootfs ----
 
 
@@ -234,13 +321,13 @@ def test_collect_takes_what_a_dead_import_left(images, root):
     [("relative", "absolute"), ("/none", "no such"), ("/etc/passwd", "no such"), ("/", "host")],
 )
 def test_check_directory(root, path, reason):
-    rootfs = RootfsStore(Kernel(), str(root), f"{root}-exec")
+    rootfs = RootfsStore(LinuxKernel(), str(root), f"{root}-exec")
     with pytest.raises(InvalidParameter, match=reason):
         rootfs.check_directory(path)
 
 
 def test_root_itself_and_links_to_its_parents_are_refused(root, tmp_path):
-    rootfs = RootfsStore(Kernel(), str(root), f"{root}-exec")
+    rootfs = RootfsStore(LinuxKernel(), str(root), f"{root}-exec")
     (tmp_path / "link").symlink_to(root.parent)
     for path in (root, root.parent, tmp_path / "link"):
         with pytest.raises(InvalidParameter, match="own root"):
@@ -251,7 +338,7 @@ def test_root_itself_and_links_to_its_parents_are_refused(root, tmp_path):
 
 @pytest.mark.root
 def test_shm_is_shared_and_given_back(root, tmp_path):
-    rootfs = RootfsStore(Kernel(), str(root), str(tmp_path / "exec"))
+    rootfs = RootfsStore(LinuxKernel(), str(root), str(tmp_path / "exec"))
     assert rootfs.shm_path("a", "private") == rootfs.shm_path("a", "none") == ""
     assert rootfs.shm_path("a", "host") == "/dev/shm"
     path = rootfs.shm_path("a", "shareable", 1 << 20)
@@ -270,10 +357,10 @@ def test_mount_of_host_shows_the_host_and_not_the_engine(root, tmp_path):
     """The exec root is a tmpfs, as the engine makes it; the layer lies wherever tests do."""
     exec_root = tmp_path / "exec"
     exec_root.mkdir()
-    Kernel.tmpfs_mount(str(exec_root), "mode=700")
+    LinuxKernel.tmpfs_mount(str(exec_root), "mode=700")
     try:
-        rootfs = RootfsStore(Kernel(), str(root), str(exec_root))
-        mask = HostMask(str(root), str(exec_root))
+        rootfs = RootfsStore(LinuxKernel(), str(root), str(exec_root))
+        mask = HostMask(LinuxKernel(), str(root), str(exec_root))
         rootfs.create_layer("one")
         fd = rootfs.mount("one", mask.lowers)
         try:
@@ -287,4 +374,4 @@ def test_mount_of_host_shows_the_host_and_not_the_engine(root, tmp_path):
             os.close(fd)
         rootfs.remove_layer("one")
     finally:
-        Kernel.umount(str(exec_root))
+        LinuxKernel.umount(str(exec_root))

@@ -85,17 +85,23 @@ def test_removing_twice_is_fine(store: Store) -> None:
 
 def test_transition_table_is_closed() -> None:
     assert set().union(*TRANSITIONS.values()) <= set(TRANSITIONS)
-    assert State(status="created").can_become("starting")
-    assert not State(status="created").can_become("running")
-    with pytest.raises(KeyError):
-        State().can_become("asleep")
+
+
+@pytest.mark.parametrize("before", TRANSITIONS)
+@pytest.mark.parametrize("after", TRANSITIONS)
+def test_only_what_the_table_says_may_follow(before: str, after: str) -> None:
+    state = State(status=before, pid=3)
+    if after in TRANSITIONS[before]:
+        assert state.become(after, pid=4) == State(status=after, pid=4)
+    else:
+        with pytest.raises(System, match=f"{before} cannot become {after}"):
+            state.become(after)
 
 
 def test_docker_state() -> None:
-    shown = State(status="paused", pid=3).docker_json()
-    assert (shown["Status"], shown["Running"], shown["Paused"]) == ("paused", True, True)
-    assert State(status="starting").docker_json()["Status"] == "created"
-    assert State(status="starting", started_before=True).docker_json()["Status"] == "exited"
+    shown = State(status="running", pid=3).docker_json()
+    assert (shown["Status"], shown["Running"], shown["Pid"]) == ("running", True, 3)
+    assert State().docker_json()["Running"] is False
 
 
 def test_rfc3339() -> None:
@@ -134,7 +140,7 @@ def test_inner_transaction_undoes_its_own_part(store: Store) -> None:
 
 def test_durable_transaction_leaves_the_fast_mode_on(store: Store) -> None:
     store.atomically(lambda: add(store), durable=True)
-    assert store._one("PRAGMA synchronous")[0] == 1  # NORMAL
+    assert store._one("PRAGMA synchronous")[0] == 1  # NORMAL, as before
     assert store._one("PRAGMA journal_mode")[0] == "wal"
 
 
@@ -316,6 +322,43 @@ def test_threads(store: Store) -> None:
     assert failures == []
     assert len(store.containers()) == 151
     assert len(store.events()) == 150
+
+
+def test_writers_of_one_process_wait_for_each_other_however_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They queue on a lock of their own: SQLite's waiting, which ends after a time, is for others."""
+    real = sqlite3.connect
+    monkeypatch.setattr(
+        sqlite3, "connect", lambda *args, **options: real(*args, **{**options, "timeout": 0.0})
+    )
+    store = Store(str(tmp_path / "pynetns.db"))
+    failures: list[BaseException] = []
+
+    def count(n: int) -> None:
+        store.set_meta("count", str(int(store.meta().get("count", 0)) + 1))
+        os.sched_yield()  # with the transaction open
+        store.add_event("container", "tick", str(n))
+
+    def work(n: int) -> None:
+        try:
+            store.containers()  # connects
+            barrier.wait()
+            for _ in range(20):
+                store.atomically(lambda: count(n))
+                store.add_event("container", "alone", str(n))
+        except BaseException as error:
+            failures.append(error)
+
+    barrier = threading.Barrier(6)
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert (store.meta()["count"], len(store.events())) == ("120", 240)
+    store.close()
 
 
 def _grow(path: str, name: str) -> None:

@@ -29,6 +29,7 @@ from ...model.log_config import resolve
 from ...model.parse import validate_name
 from ...model.state import State, rfc3339
 from ...network.host_files import create_files
+from ...network.request import container_options
 from ...runtime.security.seccomp import inline_profiles
 from ...runtime.spec.create import validate_host_config
 from ...runtime.spec.devices import resolve_devices
@@ -65,6 +66,7 @@ def container_create(
     Raises NotFound (image), InvalidParameter (a value), Conflict (the name); nothing is left then.
     """
     with step("container_create"):
+        engine.check_configuration()
         if name is not None:
             name = validate_name(name.removeprefix("/"))
         image = resolve_image(engine, config, host_config)
@@ -159,7 +161,7 @@ def merge_image_config(config: Config, image: Image | None) -> Config:
 def validate(engine: Services, config: Config, host_config: HostConfig) -> None:
     """Everything that can be known to be wrong before anything is made."""
     validate_host_config(config, host_config)
-    engine.network.validate(config, host_config)
+    engine.network.validate(container_options(config, host_config))
     engine.cgroups.validate(host_config)
     resolve_devices(host_config.devices)
     for mount in host_config.mounts:

@@ -6,7 +6,6 @@ exec is a task of the shim like a container, its output goes straight to whoever
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import secrets
@@ -16,14 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import Conflict, KernelError, StartFailed, clear_errors
-from ...kernel import frame
-from ...kernel.process import ProcessIdentity, process_root, recorded
-from ...runtime.plan.render import Handles, render_exec_plan
+from ...kernel.process import ProcessIdentity, recorded
+from ...runtime.entering import Entering, enter
 from ...runtime.security.capabilities import machine_capabilities
 from ...runtime.security.seccomp import load_filter
 from ...runtime.spec.user import User, get_user
-from ...runtime.task import Attach, Task, read_exit, task_directory
+from ...runtime.task import Attach, read_exit, stdio_flags, task_directory
 from ...trace import step
+from ..adopt import ensure_spec
 from ..container_spec import environment_with, read_user_files
 from ..ending import is_ending, note
 from ..exec_record import ExecRecord, sweep_records
@@ -109,33 +108,30 @@ class Exec:
 def container_exec(engine: Services, container_id: str, config: ExecConfig, attach: Attach) -> Exec:
     """Start a process in the container; returns when it has been executed.
 
-    Raises Conflict (not running, paused, ends meanwhile), StartFailed with exit code 126 or 127.
+    Raises Conflict (not running, ends meanwhile), StartFailed with exit code 126 or 127.
     """
     with step("container_exec"), ExitStack() as scope:
         row = current(engine, container_id)
-        if row.state.paused:
-            raise Conflict(f"Container {row.name} is paused, unpause the container before exec")
         if not row.state.running:
             raise Conflict(f"Container {row.name} is not running")
         owner = recorded(row.state)
         exec_id = secrets.token_hex(32)
-        with ending_is_conflict(row):
+        with ending_is_conflict(engine, row):
             spec = read_spec(engine, row)
-            process = exec_process(engine, container_id, spec, owner, config)
-            joining = Joining(container_id, exec_id, spec, process, owner, config, attach)
-            pid, record = start_exec(engine, joining, scope)
+            entering = enter_request(engine, container_id, exec_id, spec, owner, config, attach)
+            pid, record = start_exec(engine, entering, scope, detach=config.detach)
         note(engine, row, "exec_start", execID=exec_id)
         return Exec(engine, exec_id, pid, record, direct=not config.tty)
 
 
 @contextmanager
-def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
+def ending_is_conflict(engine: Services, row: ContainerRow) -> Iterator[None]:
     """Whatever fails inside because the container ends at that moment is a Conflict that says so:
     its namespaces, its cgroup, its directories go one after the other."""
     try:
         yield
     except (KernelError, OSError, StartFailed, ValueError) as error:  # of a spec half written
-        if is_ending(row.state):
+        if is_ending(engine, row.state):
             raise Conflict(f"Container {row.name} is not running") from error
         if isinstance(error, StartFailed) and error.exit_code != 127:
             raise StartFailed(str(error), 126) from error  # an exec has no other, as in Docker
@@ -144,6 +140,7 @@ def ending_is_conflict(row: ContainerRow) -> Iterator[None]:
 
 def read_spec(engine: Services, row: ContainerRow) -> dict[str, Any]:
     """The spec the container runs by: that of its bundle."""
+    ensure_spec(engine, row)
     path = f"{task_directory(engine.exec_root, row.id)}/config.json"
     try:
         with open(path, encoding="utf-8") as file:
@@ -189,7 +186,7 @@ def exec_user(
     engine: Services, owner: ProcessIdentity, user: str, group_add: Sequence[str]
 ) -> User:
     """The user in the container's own files, with the groups that the container adds."""
-    root = process_root(owner)
+    root = engine.kernel.process_root(owner)
     try:
         return get_user(*read_user_files(engine.kernel, root), user, group_add)
     finally:
@@ -207,103 +204,45 @@ def exec_capabilities(process: Mapping[str, Any], privileged: bool) -> dict[str,
     return {"bounding": bounding, "effective": own, "permitted": own}
 
 
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """An exec about to start."""
-
-    container_id: str
-    exec_id: str
-    spec: dict[str, Any]
-    process: dict[str, Any]
-    owner: ProcessIdentity
-    config: ExecConfig
-    attach: Attach
-
-
 def start_exec(
-    engine: Services, joining: Joining, scope: ExitStack
+    engine: Services, entering: Entering, scope: ExitStack, *, detach: bool
 ) -> tuple[int, ExecRecord | None]:
-    """Its pid, once it has been executed, and where its end will be on record. A container that may
-    have no process more is no obstacle: then it starts outside and moves in."""
-    handles = open_exec_handles(engine, joining, scope)
-    sweep_records(engine.exec_root, joining.container_id)
-    if joining.config.detach:
-        return execute(engine, joining, handles, "", scope), None
-    record = ExecRecord(engine.exec_root, joining.container_id, joining.exec_id)
+    """Its pid, once it has been executed, and where its end will be on record."""
+    sweep_records(engine.exec_root, entering.owner_key)
+    if detach:
+        return enter(engine, entering, scope), None
+    record = ExecRecord(engine.exec_root, entering.owner_key, entering.key)
     try:
-        return execute(engine, joining, handles, record.directory, scope), record
+        return enter(engine, replace(entering, directory=record.directory), scope), record
     except BaseException:  # nobody will wait for it
         record.remove()
         raise
 
 
-def execute(
-    engine: Services, joining: Joining, handles: Handles, directory: str, scope: ExitStack
-) -> int:
-    try:
-        return exec_task(engine, joining, handles, directory).start()
-    except StartFailed as error:
-        if not is_crowded(error):
-            raise
-    crowded = replace(handles, cgroup_joins=moving_in(handles, scope))
-    return exec_task(engine, joining, crowded, directory, crowded=True).start()
-
-
-def is_crowded(error: StartFailed) -> bool:
-    """Whether the container's pids limit was in the way of the very first step."""
-    cause = error.__cause__
-    return (
-        isinstance(cause, KernelError)
-        and cause.errno == errno.EAGAIN
-        and cause.step in ("clone", "fork")
-    )
-
-
-def moving_in(handles: Handles, scope: ExitStack) -> Sequence[int]:
-    """The files through which a process moves into each of the container's cgroups."""
-    if handles.cgroup < 0:
-        return handles.cgroup_joins
-    procs = os.open("cgroup.procs", os.O_WRONLY | os.O_CLOEXEC, dir_fd=handles.cgroup)
-    scope.callback(os.close, procs)
-    return (procs, *handles.cgroup_joins)
-
-
-def open_exec_handles(engine: Services, joining: Joining, scope: ExitStack) -> Handles:
-    """What the joining process needs of the outside."""
-    pidfd = joining.owner.open()
-    scope.callback(os.close, pidfd)
-    cgroup = engine.cgroups.open(joining.container_id)
-    scope.callback(cgroup.close)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    scope.callback(os.close, proc)
-    return Handles(
-        rootfs=-1, cgroup=cgroup.v2_fd, cgroup_joins=cgroup.join_fds, pidfd=pidfd, proc=proc
-    )
-
-
-def exec_task(
-    engine: Services, joining: Joining, handles: Handles, directory: str, *, crowded: bool = False
-) -> Task:
-    """The task, created."""
-    config, spec = joining.config, joining.spec
+def enter_request(
+    engine: Services,
+    container_id: str,
+    exec_id: str,
+    spec: dict[str, Any],
+    owner: ProcessIdentity,
+    config: ExecConfig,
+    attach: Attach,
+) -> Entering:
+    """What the runtime needs to know of an exec. moby ContainerExecStart."""
     seccomp = b""
     if spec["linux"].get("seccomp") and not config.privileged:
         seccomp = load_filter(spec["linux"]["seccomp"], f"{engine.root}/seccomp")
-    plan = render_exec_plan(
-        spec, joining.process, handles, seccomp, config.winsize, crowded=crowded
+    return Entering(
+        owner_key=container_id,
+        key=exec_id,
+        directory="",
+        spec=spec,
+        process=exec_process(engine, container_id, spec, owner, config),
+        owner=owner,
+        seccomp=seccomp,
+        flags=stdio_flags(config.tty, config.stdin, once=config.stdin, direct=True),
+        attach=replace(attach, winsize=config.winsize),
     )
-    flags = frame.SPAWN_TTY if config.tty else frame.SPAWN_DIRECT
-    if config.stdin:
-        flags |= frame.SPAWN_STDIN | frame.SPAWN_STDIN_ONCE
-    task = Task(
-        shim=engine.shim,
-        key=joining.exec_id,
-        directory=directory,
-        flags=flags,
-        attach=joining.attach,
-    )
-    task.create(plan)
-    return task
 
 
 __all__ = ["Exec", "ExecConfig", "container_exec"]

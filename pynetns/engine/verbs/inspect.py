@@ -102,7 +102,7 @@ def list_json(row: ContainerRow) -> dict[str, Any]:
         "Created": unix_seconds(row.created),
         "Ports": list_ports(row),
         "Labels": dict(summary.labels),
-        "State": row.state.docker_status(),
+        "State": row.state.status,
         "Status": status_text(row.state),
         "HostConfig": {"NetworkMode": summary.network_mode},
         "NetworkSettings": {"Networks": row.network.docker_json()["Networks"]},
@@ -131,38 +131,37 @@ def unix_seconds(rfc3339: str) -> int:
     return calendar.timegm(tuple(int(rfc3339[start:end]) for start, end in _PARTS))
 
 
+# Each unit up to as many seconds, as go-units has them: "47 hours", never "1 day".
+_HOUR = 3600
 _UNITS = (
-    (31536000, "year"),
-    (2592000, "month"),
-    (604800, "week"),
-    (86400, "day"),
-    (3600, "hour"),
-    (60, "minute"),
+    (60, 1, "second"),
+    (_HOUR, 60, "minute"),
+    (48 * _HOUR, _HOUR, "hour"),
+    (14 * 24 * _HOUR, 24 * _HOUR, "day"),
+    (60 * 24 * _HOUR, 7 * 24 * _HOUR, "week"),
+    (730 * 24 * _HOUR, 30 * 24 * _HOUR, "month"),
+    (float("inf"), 365 * 24 * _HOUR, "year"),
 )
+_ONE = {"second": "1 second", "minute": "About a minute", "hour": "About an hour"}
 
 
 def human_duration(seconds: float) -> str:
     """A time span as Docker words it: "2 minutes", "About an hour", "Less than a second"."""
     if seconds < 1:
         return "Less than a second"
-    for size, unit in _UNITS:
-        count = int(seconds // size)
-        if count == 1 and unit in ("minute", "hour"):
-            return f"About {'an' if unit == 'hour' else 'a'} {unit}"
-        if count >= 1:
-            return f"{count} {unit}{'s' if count > 1 else ''}"
-    count = int(seconds)
-    return f"{count} second{'s' if count > 1 else ''}"
+    if seconds >= _HOUR:  # from there on by the nearest hour. go-units HumanDuration
+        seconds = int(seconds / _HOUR + 0.5) * _HOUR
+    size, unit = next((size, unit) for end, size, unit in _UNITS if seconds < end)
+    count = int(seconds // size)
+    return _ONE[unit] if count == 1 else f"{count} {unit}s"
 
 
 def status_text(state: State) -> str:
     """`ps`'s STATUS column. moby container/state.go State.String."""
     now = time.time()
     if state.running:
-        text = f"Up {human_duration(now - unix_seconds(state.started_at))}"
-        return f"{text} (Paused)" if state.paused else text
-    status = state.docker_status()
-    if status == "exited":
+        return f"Up {human_duration(now - unix_seconds(state.started_at))}"
+    if state.status == "exited":
         ago = human_duration(now - unix_seconds(state.finished_at))
         return f"Exited ({state.exit_code}) {ago} ago"
-    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[status]
+    return {"created": "Created", "removing": "Removal In Progress", "dead": "Dead"}[state.status]

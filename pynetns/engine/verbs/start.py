@@ -13,29 +13,25 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from ...errors import (
-    Conflict,
     KernelError,
     PynetnsError,
     StartFailed,
     Unavailable,
     clear_errors,
 )
-from ...kernel import frame
-from ...kernel.mount import MS_PRIVATE
-from ...kernel.netns import PendingNamespace
-from ...kernel.process import boot_id, process_namespace, start_ticks
+from ...kernel import Pending
 from ...model.log_config import log_options as parse_log_options
 from ...model.state import rfc3339
-from ...network.sandbox import Sandbox, SandboxRequest
-from ...runtime.plan.render import Handles, cgroup_mount_attributes, open_mounts, render_plan
+from ...network.request import SandboxRequest, container_options
+from ...network.sandbox import Sandbox
+from ...runtime.creation import Creation, create
 from ...runtime.shim.log_options import encode_log_options
-from ...runtime.task import Attach, Task, write_bundle
+from ...runtime.task import Attach, Task, stdio_flags
 from ...trace import step
-from ...undo import Descriptors, Undo
+from ...undo import Undo
 from ..container_spec import ContainerSpec, create_spec
 from ..ending import end_task
 from ..joining import Joined, join_containers, networked, owners_running
@@ -56,10 +52,11 @@ _MAX_ERROR = 4000  # characters of State.Error: a message may quote what the use
 def container_start(engine: Services, container_id: str, attach: Attach = _NO_ATTACH) -> None:
     """Start a container; returns when its program has been executed.
 
-    Raises NotModified (running), Conflict (paused, being removed), StartFailed and others; whatever
+    Raises NotModified (running), Conflict (being removed), StartFailed and others; whatever
     failed is recorded in the container's state and every earlier step is undone.
     """
     with step("container_start"):
+        engine.check_configuration()
         with container_lock(engine.exec_root, container_id):
             container = load_starting(engine, container_id)
             check_startable(container)
@@ -85,7 +82,7 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
         directory = claim_bundle(engine, container.id, undo)
         joined = join_containers(engine, container)
         rootfs = conditional_mount_on_start(engine, container, scope)
-        with owners_running(joined):
+        with owners_running(engine, joined):
             sandbox = initialize_networking(engine, container, joined, namespace, scope, undo)
             spec = create_spec(engine, container, rootfs, sandbox, joined, undo)
             task = create_task(
@@ -98,9 +95,7 @@ def run_start(engine: Services, container: Starting, attach: Attach) -> None:
         undo.dismiss()
 
 
-def begin_namespace(
-    engine: Services, container: Starting, scope: ExitStack
-) -> PendingNamespace | None:
+def begin_namespace(engine: Services, container: Starting, scope: ExitStack) -> Pending | None:
     """The kernel needs most of a millisecond to make a network namespace: it does so while the
     root file system is mounted. None where the container gets none of its own."""
     mode = container.record.host_config.network_mode
@@ -124,7 +119,7 @@ def initialize_networking(
     engine: Services,
     container: Starting,
     joined: Mapping[str, Joined],
-    namespace: PendingNamespace | None,
+    namespace: Pending | None,
     scope: ExitStack,
     undo: Undo,
 ) -> Sandbox:
@@ -134,8 +129,7 @@ def initialize_networking(
         request = SandboxRequest(
             container_id=record.id,
             container_name=container.name,
-            config=record.config,
-            host_config=record.host_config,
+            options=container_options(record.config, record.host_config),
             directory=container_directory(engine.root, record.id),
             settings=container.network,
             networked=networked(engine, joined),
@@ -160,27 +154,25 @@ def create_task(
     """Cgroup, plan, process, bundle: it prepares itself from here on, and waits for its start.
     containerd Create, seed 1.2.3."""
     with step("create_task"):
-        handles = open_handles(engine, container, rootfs, sandbox, spec, scope, undo)
+        config = container.record.config
         log, log_options = open_log(engine, container.record, scope)
-        go_reader, go_writer = os.pipe2(os.O_CLOEXEC)
-        scope.callback(os.close, go_reader)
-        task = Task(
-            shim=engine.shim,
+        creation = Creation(
             key=container.id,
             directory=directory,
-            flags=stdio_flags(container.record),
+            spec=spec.oci,
+            rootfs=rootfs,
+            cgroup_parent=spec.cgroup_parent,
+            cgroup_name=container.id,
+            seccomp=spec.seccomp,
+            joined=spec.joined,
+            network=sandbox.netns_fd,
+            flags=stdio_flags(config.tty, config.open_stdin, once=config.stdin_once),
             log_dir_fd=log,
             log_options=log_options,
-            cgroup_fd=handles.cgroup if container.record.host_config.pid_mode else -1,
             hold_fds=sandbox.held_fds,
             attach=attach,
-            go_fd=go_writer,
         )
-        undo.push(task.abandon)
-        handles = replace(handles, go=go_reader)
-        task.create(render_plan(spec.oci, handles, spec.seccomp, attach.winsize))
-        write_bundle(directory, spec.json())
-        return task
+        return create(engine, creation, spec.json, scope, undo)
 
 
 def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tuple[int, bytes]:
@@ -195,110 +187,18 @@ def open_log(engine: Services, record: ContainerRecord, scope: ExitStack) -> tup
     return fd, encode_log_options(parse_log_options(record.host_config.log_config), name)
 
 
-def open_handles(
-    engine: Services,
-    container: Starting,
-    rootfs: int,
-    sandbox: Sandbox,
-    spec: ContainerSpec,
-    scope: ExitStack,
-    undo: Undo,
-) -> Handles:
-    """Everything of the outside that the child will need, as descriptors."""
-    cgroup = engine.cgroups.create(
-        container.id, spec.cgroup_parent, spec.oci["linux"].get("resources") or {}, undo
-    )
-    scope.callback(cgroup.close)
-    fds = Descriptors()  # closed in every case: the shim has its own copies by then
-    for _ in range(2):  # the first call may be interrupted
-        scope.callback(fds.close)
-    binds = open_mounts(engine.kernel, spec.oci, fds)
-    attributes = cgroup_mount_attributes(spec.oci)
-    clone = partial(engine.kernel.tree_clone, recursive=False, propagation=MS_PRIVATE)
-    cgroup_mounts = []
-    for name, path in cgroup.mounts:
-        fds.append(clone(path, attr_set=attributes))
-        cgroup_mounts.append((name, fds[-1]))
-    return Handles(
-        rootfs=rootfs,
-        namespaces=open_namespaces(spec, sandbox, fds),
-        binds=binds,
-        cgroup=cgroup.v2_fd,
-        cgroup_joins=cgroup.join_fds,
-        cgroup_mounts=cgroup_mounts,
-        **open_joined_proc(engine, spec, fds),
-    )
-
-
-def open_joined_proc(engine: Services, spec: ContainerSpec, fds: Descriptors) -> dict[str, int]:
-    """What a process needs of /proc that shows itself in another container's pid namespace only when
-    it executes its program: that container's own, and one in which it sees itself."""
-    owner = spec.joined.get("pid")
-    if owner is None:
-        return {}
-    fds.append(os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-    try:
-        fds.append(engine.kernel.process_namespace(owner, "mnt"))
-    except ProcessLookupError as error:
-        raise Conflict(
-            "cannot join the pid namespace of a container that is not running"
-        ) from error
-    namespace = fds[-1]
-    fds.append(engine.kernel.proc_clone(namespace))
-    return {"proc": fds[-3], "joined_proc": fds[-1]}
-
-
-def open_namespaces(spec: ContainerSpec, sandbox: Sandbox, fds: Descriptors) -> dict[str, int]:
-    """The namespaces that the spec names by path, opened."""
-    opened = {}
-    for namespace in spec.oci["linux"]["namespaces"]:
-        path = namespace.get("path")
-        if not path:
-            continue
-        if namespace["type"] == "network" and sandbox.netns_fd >= 0:
-            opened["network"] = sandbox.netns_fd
-            continue
-        owner = spec.joined.get(namespace["type"])
-        try:
-            if owner is None:
-                fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-            else:
-                fds.append(process_namespace(owner, os.path.basename(path)))
-        except ProcessLookupError as error:
-            raise Conflict(
-                f"cannot join the {namespace['type']} namespace of a container that is not running"
-            ) from error
-        except OSError as error:
-            raise StartFailed(
-                f"{namespace['type']} namespace {path}: {error.strerror}", 128
-            ) from error
-        opened[namespace["type"]] = fds[-1]
-    return opened
-
-
-def stdio_flags(record: ContainerRecord) -> int:
-    """The shim's flags for the container's stdin and terminal."""
-    config = record.config
-    return (
-        (frame.SPAWN_TTY if config.tty else 0)
-        | (frame.SPAWN_STDIN if config.open_stdin else 0)
-        | (frame.SPAWN_STDIN_ONCE if config.stdin_once else 0)
-    )
-
-
 def record_started(engine: Services, container: Starting, sandbox: Sandbox, pid: int) -> None:
     """Running state, network settings and the event: one transaction. Seed: end of 1.2."""
-    state = replace(
-        container.state,
-        status="running",
+    state = container.state.become(
+        "running",
         pid=pid,
-        start_ticks=start_ticks(pid),
+        start_ticks=engine.kernel.start_ticks(pid),
         exit_code=0,
         error="",
         oom_killed=False,
         started_at=rfc3339(time.time_ns()),
         started_before=True,
-        boot_id=boot_id(),
+        boot_id=engine.kernel.boot_id(),
         run=container.state.run + 1,
     )
     attributes = {"name": container.name, "image": container.record.config.image}

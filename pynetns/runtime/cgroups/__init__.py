@@ -6,9 +6,9 @@ of how a process gets there.
 
 from __future__ import annotations
 
-from .cgroup import Cgroup, Stats
+from .cgroup import Cgroup
 from .hierarchy import Hierarchies
 from .manager import DEFAULT_PARENT, CgroupManager
 from .parents import clean_parent
 
-__all__ = ["DEFAULT_PARENT", "Cgroup", "CgroupManager", "Hierarchies", "Stats", "clean_parent"]
+__all__ = ["DEFAULT_PARENT", "Cgroup", "CgroupManager", "Hierarchies", "clean_parent"]

@@ -1,6 +1,6 @@
-"""What the manager hands out: a container's cgroups, and what they count.
+"""What the manager hands out: a container's cgroups.
 
-Owns: the two records. Knows nothing of how either comes about.
+Owns: the record. Knows nothing of how it comes about.
 """
 
 from __future__ import annotations
@@ -26,14 +26,3 @@ class Cgroup:
         for fd in (self.v2_fd, *self.join_fds):
             if fd >= 0:
                 os.close(fd)
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """What a container uses. Bytes and nanoseconds; None where no controller counts it."""
-
-    pids: int
-    cpu_ns: int | None
-    memory: int | None
-    memory_limit: int | None
-    oom_kills: int

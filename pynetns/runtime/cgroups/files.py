@@ -43,12 +43,6 @@ def read_file(path: str) -> str | None:
         raise System(f"{path}: {error.strerror}") from error
 
 
-def read_number(path: str) -> int | None:
-    """A file of one number; None where there is none or it says "max"."""
-    text = read_file(path)
-    return int(text) if text is not None and text.strip().lstrip("-").isdecimal() else None
-
-
 def read_key(path: str, key: str) -> int | None:
     """The number behind `key` in a file of "key number" lines."""
     for line in (read_file(path) or "").splitlines():
@@ -135,6 +129,14 @@ def remove_empty(directory: str) -> None:
             continue
         except OSError as error:
             raise System(f"cgroup {path}: {error.strerror}") from error
+
+
+def containers_in(parent: str) -> list[str]:
+    """The ids of the containers that have a cgroup in `parent`."""
+    try:
+        return [name for name in os.listdir(parent) if _ID.fullmatch(name)]
+    except FileNotFoundError:
+        return []
 
 
 def old_containers(parent: str, alive: set[str]) -> Iterator[str]:

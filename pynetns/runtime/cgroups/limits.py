@@ -67,7 +67,7 @@ class _Limit(NamedTuple):
     v2: Render
 
 
-_LIMITS: dict[tuple[str, str], _Limit] = {
+LIMITS: dict[tuple[str, str], _Limit] = {
     ("memory", "limit"): _Limit(
         "--memory", "memory", "memory.limit_in_bytes", _plain, "memory.max", _or_max
     ),
@@ -102,7 +102,7 @@ _LIMITS: dict[tuple[str, str], _Limit] = {
     ),
     ("pids", "limit"): _Limit("--pids-limit", "pids", "pids.max", _or_max, "pids.max", _or_max),
 }
-_ORDER = {name: position for position, name in enumerate(_LIMITS)}
+_ORDER = {name: position for position, name in enumerate(LIMITS)}
 
 
 def render(resources: Mapping[str, Any], on_v1: Collection[str]) -> list[Setting]:
@@ -119,7 +119,7 @@ def render(resources: Mapping[str, Any], on_v1: Collection[str]) -> list[Setting
     ]
     settings: dict[tuple[str, str], Setting] = {}
     for name, key in sorted(wanted, key=lambda item: _ORDER.get(item, len(_ORDER))):
-        limit, block = _LIMITS.get((name, key)), resources[name]
+        limit, block = LIMITS.get((name, key)), resources[name]
         if limit is None:
             raise InvalidParameter(f"resources: {name}.{key}: is no limit that can be set")
         if key == "swap" and "limit" not in block:
@@ -133,7 +133,7 @@ def render(resources: Mapping[str, Any], on_v1: Collection[str]) -> list[Setting
     return list(settings.values())
 
 
-# What of a host configuration needs which controller; the options are those of _LIMITS.
+# What of a host configuration needs which controller; the options are those of LIMITS.
 _OPTIONS: tuple[tuple[str, str, str], ...] = (
     ("memory", "--memory", "memory"),
     ("memory_reservation", "--memory-reservation", "memory"),

@@ -24,16 +24,17 @@ from ...model.config import HostConfig
 from ...undo import Undo
 from ..spec.devices import DEFAULT_RULES
 from . import parents, shim_place, v1, v2
-from .cgroup import Cgroup, Stats
-from .files import kill_one_by_one, old_containers, pids_below, read_key, read_number, write_file
+from .cgroup import Cgroup
+from .files import kill_one_by_one, old_containers, pids_below
 from .hierarchy import Hierarchies, detect
 from .limits import Setting, check_controllers, render
 from .parents import clean_parent
+from .view import CgroupView
 
 DEFAULT_PARENT = "/pynetns"
 
 
-class CgroupManager:
+class CgroupManager(CgroupView):
     """Cgroups below `parent`, the engine's own cgroup in every hierarchy."""
 
     def __init__(
@@ -42,25 +43,8 @@ class CgroupManager:
         parent: str = DEFAULT_PARENT,
         detect: Callable[[], Hierarchies] = detect,
     ) -> None:
-        self.parent = clean_parent(parent)
-        self._hierarchies = detect()
+        super().__init__(clean_parent(parent), detect())
         self._policy = v2.DevicePolicy(kernel, DEFAULT_RULES)
-
-    @property
-    def layout(self) -> str:
-        """ "v2", "v1", "hybrid" or "none"."""
-        return self._hierarchies.layout
-
-    @property
-    def has_v2(self) -> bool:
-        """Whether containers have a v2 cgroup."""
-        return bool(self._hierarchies.v2)
-
-    def private_namespace(self, privileged: bool) -> bool:
-        """Whether a container gets a cgroup namespace of its own: with v2 alone each one does,
-        privileged or not; beside v1 a privileged one sees the host's. moby adaptContainerSettings.
-        """
-        return self.has_v2 and not (privileged and self._hierarchies.v1)
 
     def validate(self, host_config: HostConfig) -> None:
         """Whether this machine can enforce the limits asked for. Unavailable names the option."""
@@ -96,7 +80,7 @@ class CgroupManager:
             v2_fd = -1
             if self._hierarchies.v2:
                 self._make_v2(parent, path)
-                undo.push(self.remove, container_id)
+                undo.push(self.remove_path, path)
                 if parent == self.parent:
                     self._policy.ensure_default(f"{self._hierarchies.v2}{parent}")
                 v2_fd = v2.open_cgroup(f"{self._hierarchies.v2}{path}")
@@ -106,13 +90,12 @@ class CgroupManager:
             elif "devices" not in self._hierarchies.v1:
                 raise Unavailable("cgroup: neither a v2 nor a v1 devices hierarchy is mounted")
             else:
-                undo.push(self.remove, container_id)
+                undo.push(self.remove_path, path)
             joined = self._make_v1(path, settings)
             if parent not in ("", self.parent):
                 joined |= self._make_below(parent, path, joined)
             if v2_fd < 0:
-                mount = self._hierarchies.v1["devices"]
-                joined["devices"] = self._make_one(mount, path, "devices")
+                joined["devices"] = self._make_one(self._hierarchies.v1["devices"], path, "devices")
                 v1.apply_devices(joined["devices"], rules)
             for setting in settings:
                 if setting.controller not in self._hierarchies.v1:
@@ -268,58 +251,6 @@ class CgroupManager:
         except OSError as error:
             raise Conflict(f"container {container_id}: its cgroup: {error.strerror}") from error
 
-    def update(self, container_id: str, resources: Mapping[str, Any]) -> None:
-        """Change the limits of a running container; device rules are not changed.
-
-        Raises as `create`. A v1 hierarchy that it was not in so far is joined by all its processes.
-        """
-        path = self._path(container_id)
-        if path is None:
-            raise Conflict(f"container {container_id}: has no cgroup, it is not running")
-        settings = self._settings(resources)
-        before = self._existing(path)
-        after = self._make_v1(path, settings)
-        for setting in settings:
-            if setting.controller not in self._hierarchies.v1:
-                v2.apply_setting(self._hierarchies.v2, f"{self._hierarchies.v2}{path}", setting)
-        for controller in after.keys() - before.keys():
-            self._join_all(path, after[controller])
-
-    def _join_all(self, path: str, directory: str) -> None:
-        """Until a look finds nobody outside: what a process forks meanwhile is outside too."""
-        while outside := set(self._pids(path)) - set(pids_below(directory)):
-            for pid in outside:
-                with contextlib.suppress(ProcessLookupError):
-                    write_file(f"{directory}/cgroup.procs", str(pid))
-
-    def _pids(self, path: str) -> list[int]:
-        return pids_below(f"{self._hierarchies.anchor}{path}")
-
-    def pids(self, container_id: str) -> list[int]:
-        """The processes of a container, as this process's pid namespace numbers them."""
-        path = self._path(container_id)
-        return [] if path is None else self._pids(path)
-
-    def stats(self, container_id: str) -> Stats:
-        """What the container uses now; zeroes when it has no cgroup."""
-        path = self._path(container_id)
-        if path is None:
-            return Stats(0, None, None, None, 0)
-        own, existing = f"{self._hierarchies.v2}{path}", self._existing(path)
-        memory = existing.get("memory")
-        usec = read_key(f"{own}/cpu.stat", "usage_usec") if self.has_v2 else None
-        return Stats(
-            pids=len(self._pids(path)),
-            cpu_ns=None if usec is None else usec * 1000,
-            memory=read_number(
-                f"{memory}/memory.usage_in_bytes" if memory else f"{own}/memory.current"
-            ),
-            memory_limit=read_number(
-                f"{memory}/memory.limit_in_bytes" if memory else f"{own}/memory.max"
-            ),
-            oom_kills=self._oom_kills(path, existing),
-        )
-
     def _oom_kills(self, path: str, existing: Mapping[str, str]) -> int:
         if "memory" in existing:
             return v1.oom_kills(existing["memory"])
@@ -348,16 +279,17 @@ class CgroupManager:
 
         Raises System when processes do not end.
         """
-        self._remove_path(f"{self.parent}/{container_id}")
-        for parent in self._other_parents():
-            self._remove_path(f"{parent}/{container_id}")
-            parents.prune(self._mounts(), parent)
+        for parent in [self.parent, *self._other_parents()]:
+            self.remove_path(f"{parent}/{container_id}")
 
-    def _remove_path(self, path: str) -> None:
+    def remove_path(self, path: str) -> None:
+        """The same for the one at `path` in every hierarchy; also a parent made for it, when empty."""
         if self.has_v2:
             v2.remove(f"{self._hierarchies.v2}{path}")
         for directory in v1.directories(self._mounts_of(path), path).values():
             v1.remove(directory)
+        if not self._is_own(path):
+            parents.prune(self.mounts, posixpath.dirname(path))
 
     def collect(self, alive: set[str]) -> list[str]:
         """Remove empty cgroups of containers that are not in `alive`; their paths.
@@ -366,13 +298,13 @@ class CgroupManager:
         """
         removed = []
         for parent in [self.parent, *self._other_parents()]:
-            for mount in self._mounts():
+            for mount in self.mounts:
                 for directory in old_containers(f"{mount}{parent}", alive):
                     with contextlib.suppress(OSError):
                         os.rmdir(directory)
                         removed.append(directory)
         for parent in self._other_parents():
-            removed += parents.prune(self._mounts(), parent)
+            removed += parents.prune(self.mounts, parent)
         return removed
 
     # ---- the shim ----
@@ -389,12 +321,14 @@ class CgroupManager:
         """Remove the engine's own cgroups where no container's is below them, the shim's first: its
         end is waited for (5 s). Their paths."""
         removed = shim_place.remove(self._hierarchies, self.parent)
-        for mount in self._mounts():
+        for mount in self.mounts:
             with contextlib.suppress(OSError):
                 os.rmdir(f"{mount}{self.parent}")
                 removed.append(f"{mount}{self.parent}")
         return removed
 
-    def _mounts(self) -> list[str]:
+    @property
+    def mounts(self) -> list[str]:
+        """The mount point of every hierarchy."""
         mounts = [*self._hierarchies.v1.values(), *self._hierarchies.all_v1, self._hierarchies.v2]
         return [mount for mount in dict.fromkeys(mounts) if mount]

@@ -14,7 +14,8 @@ import posixpath
 from collections.abc import Iterable
 
 from ... import files
-from ...errors import Unavailable
+from ...errors import Conflict, Unavailable
+from .files import pids_below
 
 _NAMED = "trusted.pynetns.parent."  # on the engine's own cgroup: a parent that somebody named
 _MADE = "trusted.pynetns.made"  # on a directory that was made as a parent, or on the way to one
@@ -82,6 +83,13 @@ def prune(mounts: Iterable[str], parent: str) -> list[str]:
                 break
             removed.append(directory)
     return removed
+
+
+def check_unused(mounts: Iterable[str], path: str) -> None:
+    """Conflict where a process is in the cgroup `path` of one of the hierarchies, or below."""
+    for mount in mounts:
+        if pids_below(f"{mount}{path}"):
+            raise Conflict(f"cgroup {mount}{path}: is in use")
 
 
 def clean_parent(parent: str) -> str:

@@ -34,6 +34,11 @@ def directories(hierarchies: Hierarchies, parent: str) -> list[str]:
     return [f"{mount}{parent}/{NAME}" for mount in mounts if mount]
 
 
+def anchor(hierarchies: Hierarchies, parent: str) -> str:
+    """The shim's cgroup in the hierarchy in which each container has one of its own."""
+    return f"{hierarchies.anchor}{parent}/{NAME}"
+
+
 def open_procs(hierarchies: Hierarchies, parent: str) -> list[int]:
     """Make the cgroups; their cgroup.procs files, open for writing, the caller's to close.
 

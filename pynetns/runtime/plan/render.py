@@ -1,7 +1,7 @@
 """An OCI spec as a plan: what the child executes is what the bundle's config.json says.
 
-Owns: the order of the child's steps. `render_plan` is pure but for the descriptors it is handed;
-`open_mounts` is the I/O before it. Knows nothing of containers, networks or images.
+Owns: the order of the child's steps. Pure but for the descriptors it is handed (handles.py). Knows
+nothing of containers, networks or images.
 
 Privileges go as early as they can. Without no_new_privs a filter needs CAP_SYS_ADMIN, which stays
 for it alone; execve(2) drops that too, since the bounding set does not have it. The filter is loaded
@@ -16,14 +16,10 @@ import os
 import re
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache, partial
 from typing import Any
 
 from ...errors import StartFailed
-from ...kernel import Kernel
 from ...kernel.operations import CREATE, NO_SYMLINK, Plan
-from ...undo import Descriptors
 from ..security import own_calls
 from ..security.capabilities import to_mask
 from ..spec.mount_options import (
@@ -31,9 +27,10 @@ from ..spec.mount_options import (
     MS_PRIVATE,
     MS_RDONLY,
     MS_REMOUNT,
-    MountOptions,
     parse_options,
 )
+from ..spec.rlimits import RLIMITS
+from .handles import Handles, mount_options
 
 CLONE_NAMESPACES = {
     "mount": 0x00020000,
@@ -64,73 +61,11 @@ DEV_LINKS = (
     ("pts/ptmx", "/dev/ptmx"),
 )
 _DEVICE_TYPES = {"c": stat.S_IFCHR, "u": stat.S_IFCHR, "b": stat.S_IFBLK, "p": stat.S_IFIFO}
-_RLIMITS = {
-    "RLIMIT_CPU": 0, "RLIMIT_FSIZE": 1, "RLIMIT_DATA": 2, "RLIMIT_STACK": 3, "RLIMIT_CORE": 4,
-    "RLIMIT_RSS": 5, "RLIMIT_NPROC": 6, "RLIMIT_NOFILE": 7, "RLIMIT_MEMLOCK": 8, "RLIMIT_AS": 9,
-    "RLIMIT_LOCKS": 10, "RLIMIT_SIGPENDING": 11, "RLIMIT_MSGQUEUE": 12, "RLIMIT_NICE": 13,
-    "RLIMIT_RTPRIO": 14, "RLIMIT_RTTIME": 15,
-}  # fmt: skip
 _EXACT = CREATE | NO_SYMLINK  # for what must be where it is said, whatever the image holds
 _KERNELS = ("/proc/", "/sys/", "/dev/")
 _SYS_ADMIN = to_mask(("CAP_SYS_ADMIN",))
 # net.ipv4.conf.eth0.rp_filter: there only once the interface is
 _PER_INTERFACE = re.compile(r"net\.ipv[46]\.(?:conf|neigh)\.(?!all\.|default\.)")
-
-
-@dataclass(frozen=True, slots=True)
-class OpenMount:
-    """A bind mount, opened: a detached mount and whether it is a directory."""
-
-    fd: int
-    is_dir: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Handles:
-    """The descriptors a plan refers to; all stay the caller's."""
-
-    rootfs: int
-    namespaces: dict[str, int] = field(default_factory=dict)  # type -> fd, for those with a path
-    binds: dict[int, OpenMount] = field(default_factory=dict)  # index in spec["mounts"] -> mount
-    cgroup: int = -1  # v2 directory
-    cgroup_joins: Sequence[int] = ()  # v1 cgroup.procs
-    cgroup_mounts: Sequence[tuple[str, int]] = ()  # name below /sys/fs/cgroup -> detached mount
-    go: int = -1  # pipe whose first byte lets a prepared child execute; -1: it need not wait
-    pidfd: int = -1  # of the container's first process, for one that joins it
-    proc: int = -1  # a procfs in which a process that joins a pid namespace sees itself
-    joined_proc: int = -1  # detached /proc of the pid namespace that is joined
-
-
-@lru_cache(maxsize=512)
-def _options(options: tuple[str, ...]) -> MountOptions:
-    return parse_options(options)
-
-
-def open_mounts(kernel: Kernel, spec: dict[str, Any], fds: Descriptors) -> dict[int, OpenMount]:
-    """Open every bind source of `spec` as a detached mount, in `fds`; StartFailed when one is
-    missing."""
-    opened = {}
-    for index, mount in enumerate(spec["mounts"]):
-        if mount["type"] != "bind":
-            continue
-        options = _options(tuple(mount["options"]))
-        source = mount["source"]
-        try:
-            is_dir = stat.S_ISDIR(os.stat(source).st_mode)
-        except OSError as error:
-            raise StartFailed(f"bind source {source}: {error.strerror}", 128) from error
-        clone = partial(kernel.tree_clone, source, recursive=options.recursive)
-        fds.append(clone(attr_set=options.attr, propagation=options.propagation))
-        opened[index] = OpenMount(fds[-1], is_dir)
-    return opened
-
-
-def cgroup_mount_attributes(spec: dict[str, Any]) -> int:
-    """MOUNT_ATTR_* bits that `spec` asks for its cgroup mount."""
-    for mount in spec["mounts"]:
-        if mount["type"] == "cgroup":
-            return _options(tuple(mount["options"])).attr
-    return 0
 
 
 def new_namespaces(spec: dict[str, Any]) -> int:
@@ -162,7 +97,7 @@ def render_plan(
     if propagation != MS_PRIVATE:
         plan.root_attr(0, propagation)
     _render_mounts(plan, spec, handles)
-    if go >= 0 and any(map(_PER_INTERFACE.match, sysctls)):
+    if go >= 0 > handles.told and any(map(_PER_INTERFACE.match, sysctls)):
         plan.wait(go)
         go = -1
     for key, value in sysctls.items():
@@ -173,7 +108,7 @@ def render_plan(
         plan.readonly(path)
     for path in linux.get("maskedPaths") or ():
         plan.mask(path)
-    _render_stdio(plan, process, winsize, console=True)
+    _render_stdio(plan, process, winsize, console=True, socket=handles.console)
     if not joins:
         plan.setsid(terminal=bool(process.get("terminal")))
     if process["cwd"] != "/":
@@ -194,7 +129,7 @@ def render_plan(
         plan.ready()
         _render_filter(plan, spec, process, seccomp)
     if go >= 0:
-        plan.wait(go)
+        plan.wait(go, handles.told)
     if joins:  # last, as an exec: those inside see it with nothing that is not theirs
         plan.fork()
         plan.setsid(terminal=bool(process.get("terminal")))
@@ -257,12 +192,20 @@ def joined_namespaces(spec: dict[str, Any]) -> int:
     return flags
 
 
+def has_own_pids(spec: dict[str, Any]) -> bool:
+    """Whether `spec` asks for a pid namespace of its own, whose processes all die with the first."""
+    return any(n["type"] == "pid" and not n.get("path") for n in spec["linux"]["namespaces"])
+
+
 def wants_new_cgroup(spec: dict[str, Any]) -> bool:
     """Whether `spec` asks for a cgroup namespace of its own."""
     return any(n["type"] == "cgroup" and not n.get("path") for n in spec["linux"]["namespaces"])
 
 
 def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
+    devices = spec["linux"].get("devices") or ()
+    if not any(mount["destination"] == "/dev" for mount in spec["mounts"]):
+        _render_devices(plan, devices)  # in the root itself
     for index, mount in enumerate(spec["mounts"]):
         destination, kind = mount["destination"], mount["type"]
         mode = _EXACT if is_kernels(destination) else CREATE
@@ -277,15 +220,15 @@ def _render_mounts(plan: Plan, spec: dict[str, Any], handles: Handles) -> None:
         if kind == "proc" and handles.joined_proc >= 0:
             plan.attach(handles.joined_proc, destination, mode=mode)
             continue
-        options = _options(tuple(mount["options"]))
+        options = mount_options(tuple(mount["options"]))
         plan.mount(kind, mount["source"], destination, options.flags, options.data, mode)
         if destination == "/dev":
-            _render_devices(plan, spec["linux"].get("devices") or ())
+            _render_devices(plan, devices)
 
 
 def _render_cgroup_mount(plan: Plan, mount: dict[str, Any], handles: Handles) -> None:
     mounts, destination = handles.cgroup_mounts, mount["destination"]
-    flags = _options(tuple(mount["options"])).flags
+    flags = mount_options(tuple(mount["options"])).flags
     if len(mounts) == 1 and mounts[0][0] in ("", "unified"):
         plan.attach(mounts[0][1], destination, mode=_EXACT)
     elif mounts:
@@ -320,18 +263,23 @@ def _join_cgroups(plan: Plan, handles: Handles) -> None:
 
 
 def _render_stdio(
-    plan: Plan, process: dict[str, Any], winsize: tuple[int, int], *, console: bool
+    plan: Plan,
+    process: dict[str, Any],
+    winsize: tuple[int, int],
+    *,
+    console: bool,
+    socket: int = -1,
 ) -> None:
     user = process["user"]
     if process.get("terminal"):
-        plan.tty(*winsize, user["uid"], console, lead=False)
+        plan.tty(*winsize, user["uid"], console, lead=False, socket=socket)
     else:
         plan.stdio(user["uid"], user["gid"], own_null=True)
 
 
 def _render_limits(plan: Plan, process: dict[str, Any]) -> None:
     for limit in process.get("rlimits") or ():
-        plan.rlimit(_RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
+        plan.rlimit(RLIMITS[limit["type"]], limit["soft"], limit["hard"], limit["type"])
     plan.umask(process["user"].get("umask", 0o022))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from ...errors import InvalidParameter
+from ...model.suggest import did_you_mean
 
 _PREFIX = "CAP_"
 _IN_KERNEL_ORDER = """
@@ -61,13 +62,6 @@ def machine_capabilities() -> tuple[str, ...]:
     return ()
 
 
-@lru_cache(maxsize=1)
-def last_capability() -> int:
-    """The highest number the running kernel knows (/proc/sys/kernel/cap_last_cap)."""
-    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as last:
-        return int(last.read())
-
-
 def normalize(names: Iterable[str], option: str) -> tuple[str, ...]:
     """Names as users write them ("net_admin", "CAP_NET_ADMIN", "all") as the kernel spells them.
 
@@ -82,7 +76,10 @@ def normalize(names: Iterable[str], option: str) -> tuple[str, ...]:
         full = upper if upper.startswith(_PREFIX) else _PREFIX + upper
         if full not in NUMBERS:
             known = ", ".join(known.removeprefix(_PREFIX) for known in NAMES)
-            raise InvalidParameter(f"{option}: unknown capability {name!r}; known: ALL, {known}")
+            near = did_you_mean(full.removeprefix(_PREFIX), known.split(", "))
+            raise InvalidParameter(
+                f"{option}: unknown capability {name!r}{near}; known: ALL, {known}"
+            )
         result.append(full)
     return tuple(result)
 

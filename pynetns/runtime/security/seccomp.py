@@ -17,7 +17,7 @@ import os
 from functools import lru_cache
 from typing import Any
 
-from ...errors import Unavailable
+from ...errors import InvalidParameter, Unavailable
 from ...kernel.operations import SeccompFilter
 from .seccomp_abi import runnable_abis
 from .seccomp_cache import keep_compiled, read_compiled
@@ -80,6 +80,16 @@ def _resolve_text(
     text: str, capabilities: tuple[str, ...], kernel: KernelVersion, arch: str
 ) -> OciSeccomp:
     return resolve(parse_profile(text), capabilities, kernel, arch)
+
+
+def bundle_seccomp(block: dict[str, Any]) -> OciSeccomp:
+    """`linux.seccomp` of a bundle's config.json, checked. Raises InvalidParameter that begins with
+    the field, Unavailable."""
+    try:
+        profile = parse_profile(json.dumps(block), "linux.seccomp")
+    except InvalidParameter as error:
+        raise InvalidParameter(str(error).removeprefix("--security-opt seccomp: ")) from error
+    return resolve(profile, (), *machine())
 
 
 def inline_profiles(security_opt: tuple[str, ...]) -> tuple[str, ...]:

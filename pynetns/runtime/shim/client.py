@@ -10,21 +10,14 @@ import errno
 import os
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from ...errors import KernelError
 from ...kernel import frame
 from ...kernel.frame import Frame
 from .connections import GONE, TIMED_OUT, NoShim, ShimConnections, readable
+from .protocol import Exit
 
 __all__ = ["Exit", "NoShim", "ShimClient"]
-
-
-class Exit(NamedTuple):
-    """How a task ended: exit code (128 + n after signal n) and time, ns since the epoch."""
-
-    code: int
-    finished: int
 
 
 class ShimClient(ShimConnections):
@@ -162,6 +155,33 @@ class ShimClient(ShimConnections):
                 raise KernelError(errno.ECANCELED, "shim", "killed during the start; try again")
             raise failure
 
+    def run_of(self, pending: int) -> int:
+        """The run of a begun spawn, by which `resume_spawn` finds it."""
+        return self._runs[pending]
+
+    def leave_spawn(self, pending: int) -> None:
+        """Wait no more for a begun spawn, which goes on."""
+        self._runs.pop(pending, None)
+        os.close(pending)
+
+    def resume_spawn(self, key: str, run: int) -> int:
+        """Wait again for a begun spawn, perhaps another process's; what `finish_spawn` takes. That
+        raises KernelError ESRCH where the task has ended without having been started. NoShim."""
+        while True:
+            fd = self.take(start=False)
+            self._runs[fd] = run
+            try:
+                self.ask(fd, frame.STARTED, key=key, value=run)
+            except KernelError as error:
+                os.close(fd)
+                if error.errno in GONE:
+                    continue
+                raise self._timed_out(error) from error
+            except BaseException:
+                os.close(fd)
+                raise
+            return fd
+
     def _successor(self, error: KernelError) -> int:
         try:
             return self.connect(start=False)
@@ -258,6 +278,11 @@ class ShimClient(ShimConnections):
     def close_stdin(self, key: str) -> bool:
         """Close the task's standard input."""
         return self._tell(frame.CLOSE_STDIN, key, 0)
+
+    def record(self, key: str, directory: int) -> bool:
+        """Have the end of the task recorded in `directory` (a descriptor, the caller's), in place of
+        one that was deleted. One that has ended already is recorded when this returns."""
+        return self._tell(frame.RECORD, key, 0, fds=[directory])
 
     def attach(self, key: str, flags: int, fds: Sequence[int]) -> bool:
         """Attach client pipes (SPAWN_ATTACH_* flags, their fds in that order)."""

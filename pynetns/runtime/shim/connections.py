@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import itertools
+import logging
 import os
 import select
 import socket
@@ -23,6 +24,9 @@ from ...errors import KernelError, System, Unavailable, remedy_of
 from ...kernel import frame
 from ...kernel.lib import shim_path
 from ...trace import step
+from .lost import LostShim, find_lost, wake
+
+log = logging.getLogger("pynetns")
 
 # A shim answers within a fraction of a millisecond; what takes longer is looked into.
 PATIENCE = 10.0
@@ -41,6 +45,7 @@ class ShimConnections:
 
     `cgroup_procs` opens the `cgroup.procs` files that a newly started shim moves itself into (one
     of each hierarchy), so that it does not stay in its starter's cgroups; the client closes them.
+    `shim_pids`: the processes among which a shim is whose socket has been deleted.
     `patience`: seconds after which a shim that does not answer is Unavailable.
     """
 
@@ -49,11 +54,13 @@ class ShimConnections:
         exec_root: str,
         *,
         cgroup_procs: Callable[[], Sequence[int]] | None = None,
+        shim_pids: Callable[[], Sequence[int]] | None = None,
         patience: float = PATIENCE,
     ) -> None:
         self.exec_root = exec_root
         self.patience = patience
         self._cgroup_procs = cgroup_procs
+        self._shim_pids = shim_pids
         self._lock = threading.Lock()
         self._idle: list[int] = []
         self._pid = os.getpid()
@@ -70,24 +77,25 @@ class ShimConnections:
             "the shim is killed (SIGKILL), the keeper starts another that takes over"
         )
 
-    def _socket(self, patience: float | None = None) -> int:
-        """A connected socket. The path is short whatever the exec root's length.
+    def _socket(self, directory: str = "", patience: float | None = None) -> int:
+        """A connected socket, to the shim that listens in the exec root, or else in `directory`. The
+        path is short whatever the exec root's length.
 
         NoShim when nobody listens; Unavailable when somebody does and does not answer, or when
         that cannot be told.
         """
         try:
-            return self._greeted_socket(patience)
+            return self._greeted_socket(directory or self.exec_root, patience)
         except OSError as error:
             raise Unavailable(
                 f"the shim of {self.exec_root} cannot be reached: {error.strerror}{remedy_of(error.errno)}"
             ) from error
 
-    def _greeted_socket(self, patience: float | None) -> int:
+    def _greeted_socket(self, directory: str, patience: float | None) -> int:
         with ExitStack() as scope:
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
             scope.callback(sock.close)
-            root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            root = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             scope.callback(os.close, root)
             limit = struct.pack("ll", int(self.patience), int(self.patience % 1 * 1_000_000))
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
@@ -130,20 +138,63 @@ class ShimConnections:
         try:
             return self._connect_again(patience)
         except NoShim:
-            if not start:
+            pids = self._shim_pids() if self._shim_pids is not None else ()
+            if not start and not pids:
                 raise
         with step("start_shim"), self._start_lock():
             try:
                 return self._connect_again()  # another process was faster
             except NoShim:
-                self._start()
+                if not self._find_again(pids):
+                    if not start:
+                        raise
+                    self._start()
             return self._connect_again()
+
+    def _find_again(self, pids: Sequence[int]) -> bool:
+        """Whether a shim that had lost its socket listens in the exec root again. Unavailable when
+        there is one that does not answer. The start lock is held."""
+        with ExitStack() as scope:
+            for lost in find_lost(self.exec_root, pids, scope):
+                log.warning(
+                    "the socket of the shim of %s is gone: it makes another", self.exec_root
+                )
+                if not lost.moved:
+                    return self._wake(lost)
+                with suppress(NoShim):
+                    self._bring_home(lost)
+                    return True
+                if self._wake(lost):
+                    self._bring_home(lost)
+                    return True
+        return False
+
+    def _wake(self, lost: LostShim) -> bool:
+        try:
+            return wake(lost, self.patience)
+        except TimeoutError:
+            raise self.unavailable("its socket is gone and it makes no other") from None
+
+    def _bring_home(self, lost: LostShim) -> None:
+        """Another file system is mounted in the exec root's place: the shim moves there."""
+        root = os.open(self.exec_root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fd = self._socket(f"/proc/self/fd/{lost.home}")
+            try:
+                self.ask(fd, frame.HOME, fds=[root])
+                answer = frame.receive(fd)
+            finally:
+                os.close(fd)
+        finally:
+            os.close(root)
+        if answer.kind == frame.ERROR:
+            raise frame.parse_error(answer.payload)
 
     def _connect_again(self, patience: float | None = None) -> int:
         """A shim that was killed while it greeted us has a successor on the same socket."""
         for _ in range(20):
             try:
-                return self._socket(patience)
+                return self._socket(patience=patience)
             except NoShim as error:
                 if not isinstance(error.__cause__, KernelError):
                     raise

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 
 from ...errors import InvalidParameter
 from ...model.config import Config, HostConfig, Mount
+from ...model.suggest import did_you_mean
 from ..security.capabilities import tweak_capabilities
 from ..security.seccomp_custom import parse_profile, read_profile, source_of
 from ..security.security_opt import BUILTIN, UNCONFINED, parse_security_opt
@@ -25,8 +26,8 @@ _ULIMIT_WORDS = """
 """
 ULIMITS = frozenset(_ULIMIT_WORDS.split())
 _IPC_WORDS = "msgmax msgmnb msgmni sem shmall shmmax shmmni shm_rmid_forced"
-_IPC_SYSCTLS = frozenset(f"kernel.{name}" for name in _IPC_WORDS.split())
-_SYSCTLS_ACCEPTED = f"net.*, fs.mqueue.*, {', '.join(sorted(_IPC_SYSCTLS))}"
+IPC_SYSCTLS = frozenset(f"kernel.{name}" for name in _IPC_WORDS.split())
+_SYSCTLS_ACCEPTED = f"net.*, fs.mqueue.*, {', '.join(sorted(IPC_SYSCTLS))}"
 _SYSCTL_NAME = re.compile(r"[\w-]+(\.[\w-]+)+")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,62}[A-Za-z0-9_])?")  # 64: __NEW_UTS_LEN
 _PATH_MAX, _NAME_MAX = 4096, 255  # bytes, the first with its NUL
@@ -104,7 +105,7 @@ def _check_sysctls(config: Config, host_config: HostConfig) -> None:
                 raise InvalidParameter(
                     f"{option}: not with --network host, it would change the host"
                 )
-        elif name in _IPC_SYSCTLS or name.startswith("fs.mqueue."):
+        elif name in IPC_SYSCTLS or name.startswith("fs.mqueue."):
             if host_config.ipc_mode == IpcMode.HOST:
                 raise InvalidParameter(f"{option}: not with --ipc host, it would change the host")
         else:
@@ -115,7 +116,10 @@ def _check_ulimits(config: Config, host_config: HostConfig) -> None:
     for limit in host_config.ulimits:
         option = f"--ulimit {limit.name}"
         if limit.name not in ULIMITS:
-            raise InvalidParameter(f"{option}: unknown; accepted: {', '.join(sorted(ULIMITS))}")
+            raise InvalidParameter(
+                f"{option}: unknown{did_you_mean(limit.name, ULIMITS)}; "
+                f"accepted: {', '.join(sorted(ULIMITS))}"
+            )
         if min(limit.soft, limit.hard) < -1:
             raise InvalidParameter(f"{option}: values must be 0 or more, or -1 for unlimited")
         if limit.hard != -1 and (limit.soft == -1 or limit.soft > limit.hard):
@@ -132,7 +136,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
         if target in seen:
             raise InvalidParameter(f"{option} {mount.target}: duplicate mount point")
         seen.add(target)
-        _check_outside_proc(option, target)
+        check_outside_proc(option, target)
         _check_mount(option, mount)
     if host_config.shm_size <= 0:
         raise InvalidParameter(f"--shm-size {host_config.shm_size}: must be more than 0 bytes")
@@ -148,7 +152,7 @@ def _check_mounts(config: Config, host_config: HostConfig) -> None:
 _PROC_FILES = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
 
 
-def _check_outside_proc(option: str, target: str) -> None:
+def check_outside_proc(option: str, target: str) -> None:
     """/proc is the kernel's word about the container: nothing else is shown there. runc
     checkProcMount."""
     inside = target == "/proc" or target.startswith("/proc/")

@@ -101,15 +101,13 @@ def populate_common_spec(spec: Spec, request: SpecRequest) -> None:
 
 
 def create_daemon_environment(request: SpecRequest) -> list[str]:
-    """The program's environment: Docker's own, the links', then the configuration's, in which
+    """The program's environment: Docker's own, then the configuration's, in which
     "NAME" without "=" removes. HOME is added where nothing else set it.
     moby Container.CreateDaemonEnvironment; runc setupUser for HOME."""
     config = request.config
     env = {"PATH": DEFAULT_PATH, "HOSTNAME": request.hostname}
     if config.tty:
         env["TERM"] = "xterm"
-    for entry in request.linked_env:
-        name, _, env[name] = entry.partition("=")
     for entry in config.env:
         name, equals, value = entry.partition("=")
         if equals:

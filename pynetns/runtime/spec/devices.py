@@ -38,6 +38,12 @@ DEFAULT_RULES: tuple[Rule, ...] = (
     _rule(False, "c", 10, 229),  # fuse
 )
 
+# What every container of a bundle may use, whatever its rules; the other ones that need no rule of
+# their own are device_bpf.py's. OCI runtime spec config-linux, "Default Devices".
+DEFAULT_DEVICE_RULES: tuple[Rule, ...] = tuple(
+    _rule(True, "c", major, minor) for major, minor in ((1, 3), (1, 5), (1, 8), (1, 9), (5, 0))
+)
+
 # Below /dev, what belongs to the host's own mounts and sessions.
 _SKIPPED_DIRECTORIES = frozenset(
     f"/dev/{name}" for name in ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")

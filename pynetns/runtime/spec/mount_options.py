@@ -14,6 +14,7 @@ MS_NODEV = 4
 MS_NOEXEC = 8
 MS_SYNCHRONOUS = 16
 MS_REMOUNT = 32
+MS_DIRSYNC = 128
 MS_NOATIME = 1024
 MS_NODIRATIME = 2048
 MS_BIND = 4096
@@ -35,11 +36,16 @@ _FLAGS: dict[str, tuple[int, int, bool]] = {
     "exec": (MS_NOEXEC, 0x8, False),
     "sync": (MS_SYNCHRONOUS, 0, True),
     "async": (MS_SYNCHRONOUS, 0, False),
+    "dirsync": (MS_DIRSYNC, 0, True),
     "noatime": (MS_NOATIME, 0x10, True),
     "atime": (MS_NOATIME, 0x10, False),
     "strictatime": (MS_STRICTATIME, 0x20, True),
+    "nostrictatime": (MS_STRICTATIME, 0x20, False),
     "relatime": (MS_RELATIME, 0, True),
+    "norelatime": (MS_RELATIME, 0, False),
     "nodiratime": (MS_NODIRATIME, 0x80, True),
+    "diratime": (MS_NODIRATIME, 0x80, False),
+    "defaults": (0, 0, True),
 }
 _PROPAGATION = {
     "private": MS_PRIVATE,
@@ -50,6 +56,11 @@ _PROPAGATION = {
     "rshared": MS_SHARED,
 }
 _BIND = {"bind": False, "rbind": True}
+FLAGS_OF_BINDS = frozenset(
+    [*_PROPAGATION, *_BIND, "defaults"]
+    + [word for word, (_, attr, on) in _FLAGS.items() if attr or not on or word == "relatime"]
+)
+"""The options that say something about a bind mount, or ask for what it is anyway."""
 
 
 class MountOptions(NamedTuple):

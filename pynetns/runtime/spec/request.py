@@ -38,7 +38,6 @@ class SpecRequest:
     network_pid: int = 0
     ipc_pid: int = 0
     pid_pid: int = 0
-    linked_env: tuple[str, ...] = ()
     user: User = ROOT
     devices: ResolvedDevices = NO_DEVICES
     capabilities: tuple[str, ...] = DEFAULT_CAPABILITIES

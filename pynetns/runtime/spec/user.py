@@ -75,7 +75,9 @@ def _find_user(passwd_text: str, wanted: str) -> tuple[str, int, int, str]:
         return fields[0], _entry_id(where, fields[2]), _entry_id(where, fields[3]), home or "/"
     if number is None:
         raise StartFailed(
-            f"unable to find user {wanted}: no matching entries in passwd file", _EXIT_CODE
+            f"unable to find user {wanted}: no matching entries in passwd file: --user takes a name "
+            "that the image's /etc/passwd has, or a number",
+            _EXIT_CODE,
         )
     return "", number, 0, "/"
 
@@ -89,7 +91,9 @@ def _find_group(group_text: str, wanted: str) -> int:
         if fields[0] == wanted and len(fields) >= 3:
             return _entry_id(f"the image's group entry of {wanted}", fields[2])
     raise StartFailed(
-        f"unable to find group {wanted}: no matching entries in group file", _EXIT_CODE
+        f"unable to find group {wanted}: no matching entries in group file: --user and --group-add "
+        "take a name that the image's /etc/group has, or a number",
+        _EXIT_CODE,
     )
 
 

@@ -1,10 +1,7 @@
-"""Connection tracking: making the kernel forget UDP flows that a changed published port misled.
+"""Connection tracking over netlink: listing UDP flows, forgetting one.
 
-Owns: which flows those are, and deleting them. A flow keeps the translation of its first packet,
-and a UDP flow never ends while its client goes on sending: without this, a client that spoke to the
-port before it was published, or to the container that had it before, would never reach the new one.
-Each call that has a UDP port walks the kernel's table once (11 ms where that has 262,144 buckets).
-libnetwork bridge clearConntrackEntries; Linux include/uapi/linux/netfilter/nfnetlink_conntrack.h.
+Owns: bytes. Which flows are to be forgotten is network/flows.py's. Source: Linux
+include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
@@ -12,19 +9,17 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from ..errors import KernelError
-from ..kernel import netlink
-from ..kernel.netlink import attr, nest, parse
-from .published import ANY, Publishable
+from . import netlink
+from .netlink import attr, nest, parse
 
 _GET, _DELETE = 1 << 8 | 1, 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK
 _FIXED = bytes((socket.AF_INET, 0, 0, 0))
 _ORIGINAL, _REPLY, _ZONE, _FILTER = 1, 2, 18, 25
 _BY_PROTOCOL, _BY_PORT = 1 << 3, 1 << 5
-_RTM_GETADDR = 22
 _UDP = socket.IPPROTO_UDP
 _ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EINVAL)
 
@@ -37,36 +32,9 @@ class Flow(NamedTuple):
     identity: bytes  # the attributes that name it to the kernel
 
 
-def forget_misled(ports: Sequence[Publishable]) -> None:
-    """After `ports` were published: forget flows to them that lead anywhere else."""
-    _forget(ports, published=True)
-
-
-def forget_withdrawn(ports: Sequence[Publishable]) -> None:
-    """After `ports` were withdrawn: forget flows to them that lead to their container."""
-    _forget(ports, published=False)
-
-
-def _forget(ports: Sequence[Publishable], *, published: bool) -> None:
-    targets: dict[int, list[tuple[bytes | None, tuple[bytes, int]]]] = {}
-    for port in ports:
-        if port.proto == "udp":
-            host = None if port.host_ip == ANY else socket.inet_aton(port.host_ip)
-            leads_to = (socket.inet_aton(port.container_ip), port.container_port)
-            targets.setdefault(port.host_port, []).append((host, leads_to))
-    local: set[bytes] = set()
-    for flow in list_flows(list(targets)) if targets else ():
-        for host, leads_to in targets.get(flow.to[1], ()):
-            if host not in (None, flow.to[0]) or (flow.answered_by == leads_to) is published:
-                continue
-            local = local or set(local_addresses())
-            if flow.to[0] in local or flow.to[0][0] == 127:  # else it only passes through
-                delete_flow(flow)
-
-
-def list_flows(ports: Sequence[int]) -> list[Flow]:
+def conntrack_dump(ports: Sequence[int]) -> list[Flow]:
     """The UDP flows whose clients send to one of `ports`, and perhaps others. None without
-    connection tracking."""
+    connection tracking. Walks the kernel's table: 11 ms where that has 262,144 buckets."""
     flags = _BY_PROTOCOL
     wanted = attr(1, bytes((_UDP,)))
     if len(ports) == 1:
@@ -105,19 +73,10 @@ def parse_flow(payload: bytes) -> Flow | None:
     )
 
 
-def delete_flow(flow: Flow) -> None:
-    """Forget one flow; an absent one is fine."""
+def conntrack_delete(flow: Flow) -> None:
+    """Forget one flow; an absent one is fine. KernelError."""
     with netlink.open_socket(netlink.NETFILTER) as sock:
         netlink.send(sock, netlink.message(_DELETE, netlink.ACK, 1, _FIXED + flow.identity))
         answer = netlink.answer_to(sock, 1)
     if answer.errno not in (0, errno.ENOENT):
         raise KernelError(answer.errno, "netlink", "delete flow")
-
-
-def local_addresses() -> Iterator[bytes]:
-    """Every IPv4 address of the machine."""
-    body = struct.pack("=BBBBi", socket.AF_INET, 0, 0, 0, 0)
-    for payload in netlink.dump(netlink.ROUTE, _RTM_GETADDR, body, "addresses"):
-        address = parse(payload[8:]).get(2)
-        if address is not None:
-            yield address
