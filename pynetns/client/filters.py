@@ -19,7 +19,8 @@ from ..store import ContainerRow
 
 Test = Callable[[ContainerRow], bool]
 _NOTHING = Summary()
-_STATUSES = sorted(TRANSITIONS)
+# Docker's; no container has the last two
+_STATUSES = sorted({*TRANSITIONS, "paused", "restarting"})
 
 
 def _name(value: str) -> Test:

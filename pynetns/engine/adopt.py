@@ -18,7 +18,7 @@ from ..runtime.spec.devices import resolve_devices
 from ..runtime.spec.masked_paths import machine_masked_paths
 from ..runtime.task import mark_shared, task_directory, write_bundle
 from .bundles import put_back
-from .container_spec import container_capabilities, find_user, seccomp_of
+from .credentials import container_capabilities, find_user, seccomp_of
 from .lock import try_container_lock
 from .lookup import get_container_id
 

@@ -1,7 +1,7 @@
 """Looking up what a spec depends on, then rendering it: the I/O around runtime/spec/create.py.
 
-Owns: the look-ups (user files in the root, devices, seccomp filter, joined containers). The spec
-itself is a pure function of what is found here. moby Daemon.createSpec, seed section 1.2.2.
+Owns: the order of the look-ups (credentials.py, devices, shared memory, bind sources). The spec itself
+is a pure function of what is found here. moby Daemon.createSpec, seed section 1.2.2.
 """
 
 from __future__ import annotations
@@ -11,18 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Conflict, InvalidParameter, KernelError, StartFailed
+from ..errors import Conflict, StartFailed
 from ..files import make_directories
-from ..kernel import Kernel
 from ..kernel.process import ProcessIdentity
-from ..runtime.security.capabilities import tweak_capabilities
-from ..runtime.security.seccomp import container_seccomp, load_filter, seccomp_json
 from ..runtime.spec import create as oci_spec
 from ..runtime.spec.devices import resolve_devices
 from ..runtime.spec.masked_paths import machine_masked_paths
 from ..runtime.spec.propagation import check_propagation
-from ..runtime.spec.user import User, get_user
 from ..trace import step
+from .credentials import container_capabilities, find_user, seccomp_of
 
 if TYPE_CHECKING:
     from ..model.config import HostConfig
@@ -33,7 +30,6 @@ if TYPE_CHECKING:
     from .starting import Starting
 
 OWN_NETNS = "/proc/thread-self/ns/net"  # network mode host: that of whoever starts, not the shim's
-_MAX_USER_FILE = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,55 +129,6 @@ def shared_memory_path(
     return engine.rootfs.shm_path(container_id, mode, host_config.shm_size)
 
 
-def container_capabilities(host_config: HostConfig) -> tuple[str, ...]:
-    """The capabilities of a container; the usual case is a constant."""
-    if not (host_config.cap_add or host_config.cap_drop or host_config.privileged):
-        return tweak_capabilities()
-    return tweak_capabilities(host_config.cap_add, host_config.cap_drop, host_config.privileged)
-
-
-def seccomp_of(
-    engine: Services, host_config: HostConfig, capabilities: Sequence[str]
-) -> tuple[dict[str, Any] | None, str, bytes]:
-    """(the spec's block, its JSON text, the compiled filter); remembered where they are made."""
-    block = container_seccomp(host_config.security_opt, tuple(capabilities), host_config.privileged)
-    if block is None:
-        return None, "", b""
-    return block, seccomp_json(block), load_filter(block, f"{engine.root}/seccomp")
-
-
-def find_user(kernel: Kernel, rootfs: int, user: str, group_add: Sequence[str]) -> User:
-    """Resolve a user in the container's own files."""
-    return get_user(*read_user_files(kernel, rootfs), user, group_add)
-
-
-def read_user_files(kernel: Kernel, root: int) -> tuple[str, str]:
-    """The text of /etc/passwd and /etc/group below `root`; absent ones are empty."""
-    return _read_below(kernel, root, "etc/passwd"), _read_below(kernel, root, "etc/group")
-
-
-def _read_below(kernel: Kernel, root: int, path: str) -> str:
-    """A small regular file inside the container's root, where no symlink leads outside.
-
-    O_NONBLOCK: an image may hold a pipe of that name, on which opening would wait for ever.
-    """
-    import stat
-
-    try:
-        fd = kernel.open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except KernelError as error:
-        if error.name in ("ENOENT", "ENOTDIR", "ELOOP"):
-            return ""
-        raise
-    try:
-        info = os.fstat(fd)
-        if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
-            raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
-        return os.fsdecode(os.read(fd, info.st_size))
-    finally:
-        os.close(fd)
-
-
 def environment_with(base: Sequence[str], extra: Sequence[str], *, tty: bool) -> list[str]:
     """A container's environment with an exec's changes; "NAME" without "=" removes."""
     env = dict(entry.partition("=")[::2] for entry in base)
@@ -196,4 +143,4 @@ def environment_with(base: Sequence[str], extra: Sequence[str], *, tty: bool) ->
     return [f"{name}={value}" for name, value in env.items()]
 
 
-__all__ = ["ContainerSpec", "create_spec", "environment_with", "find_user"]
+__all__ = ["ContainerSpec", "create_spec", "environment_with"]

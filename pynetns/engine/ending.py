@@ -214,9 +214,7 @@ def process_has_ended(engine: Services, container_id: str, process: Recorded) ->
 def recorded_exit_code(engine: Services, container_id: str, run: int) -> int:
     """The exit code of an earlier run, or of a container that is gone, from its `die` event; LOST
     without one."""
-    for event in reversed(engine.store.events()):
-        if event.actor_id != container_id or event.action != "die":
-            continue
+    for event in engine.store.events_of(container_id, "die"):
         if event.attributes.get("run", str(run)) == str(run):
             return int(event.attributes["exitCode"])
     return LOST

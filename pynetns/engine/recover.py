@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from ..errors import NotFound, Unavailable
 from ..runtime.task import task_directory
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger("pynetns")
-T = TypeVar("T")
 
 _FEW = 16  # living containers that are looked at one by one: asking the shim costs as much
 _PATIENCE = 0.1  # seconds within which the shim has to list what lives; else they are all looked at
@@ -159,8 +158,10 @@ def restore(engine: Services) -> dict[str, ContainerRow]:
     return {row.id: row for row in rows if row is not None}
 
 
-def attempt(engine: Services, container_id: str, repair: Callable[[Services, str], T]) -> T | None:
-    """Repair one, unless somebody is at work on it; its answer. What prevents it is logged."""
+def attempt(
+    engine: Services, container_id: str, repair: Callable[[Services, str], ContainerRow | None]
+) -> ContainerRow | None:
+    """Repair one, unless somebody is at work on it; its row then. What prevents it is logged."""
     try:
         with try_container_lock(engine.exec_root, container_id) as held:
             return repair(engine, container_id) if held else None

@@ -144,9 +144,8 @@ class Runtime:
             task = Task(self.shim, container_id, place.path, program=state.program)
             try:
                 task.go_fd = place.open_fifo()
-                resume(
-                    task, self.shim, state.run
-                )  # first: it can fail before an answer could be asked for
+                # first: it can fail before an answer could be asked for
+                resume(task, self.shim, state.run)
                 pid = task.start()
             finally:
                 leave(task, self.shim)

@@ -197,7 +197,7 @@ class Task:
 
 
 def told_socket() -> tuple[socket.socket, socket.socket]:
-    """The pair for `Task.prepared`: whoever writes to the second is known by his pid. unix(7)."""
+    """The pair for handover.py's `prepared`: whoever writes to the second is known by his pid. unix(7)."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
     return ours, theirs

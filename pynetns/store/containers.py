@@ -171,7 +171,16 @@ class ContainerTable(Database):
 
     def events(self, since: int = 0, limit: int = -1) -> list[EventRow]:
         """The events with an id above `since`, oldest first; at most `limit` if not negative."""
-        rows = self._all("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
+        return self._events("WHERE id > ? ORDER BY id LIMIT ?", (since, limit))
+
+    def events_of(self, actor_id: str, action: str) -> list[EventRow]:
+        """The events of one kind that an object has had, newest first; no other is decoded."""
+        return self._events(
+            "WHERE actor_id = ? AND action = ? ORDER BY id DESC", (actor_id, action)
+        )
+
+    def _events(self, which: str, args: tuple[Any, ...]) -> list[EventRow]:
+        rows = self._all(f"SELECT * FROM events {which}", args)
         try:
             return [EventRow(*row)._replace(attributes=self._attributes(row[5])) for row in rows]
         except (ValueError, TypeError) as error:

@@ -296,9 +296,9 @@ class FakeKernel(FakeNetwork, FakeMounts):
         self._namespaces.add(namespace.handle, namespace)
         return namespace.handle.open()
 
-    def proc_shows(self, proc: int, namespace: int) -> bool:
+    def proc_shows(self, proc: int, pid_namespace: int) -> bool:
         self.called("proc_shows")
-        return True
+        return self.process_of(pid_namespace) is not None
 
     def process_root(self, identity: ProcessIdentity) -> int:
         self.called("process_root", identity)

@@ -209,7 +209,7 @@ WRONG = {
     "mounts: source /nosuch": lambda spec: spec["mounts"].append(
         {"destination": "/m", "source": "/nosuch", "options": ["bind"]}
     ),
-    "working directory /bin/busybox": lambda spec: spec["process"].update(cwd="/bin/busybox"),
+    "process.cwd: /bin/busybox": lambda spec: spec["process"].update(cwd="/bin/busybox"),
     "/dev/shm": lambda spec: spec["mounts"][3]["options"].append("nosuch=option"),
     "process.rlimits nofile: Operation not permitted": lambda spec: spec["process"].update(
         rlimits=[{"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1 << 50}]

@@ -136,7 +136,7 @@ BESIDE_THE_DOOR = {
     "Kernel", "LinuxKernel", "Pending", "frame", "Frame", "netlink", "nfnetlink", "pidfd",
     "conntrack.Flow", "interfaces.Address", "interfaces.Link", "interfaces.Route",
     "lib.shim_path", "mount.MS_PRIVATE", "nfnetlink.Message", "operations", "process.ProcessIdentity",
-    "process.recorded",
+    "process.Recorded", "process.recorded",
 }  # fmt: skip
 PURE = (
     "frame",

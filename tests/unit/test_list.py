@@ -217,7 +217,7 @@ def test_several_keys_must_all_match(crowd: Crowd) -> None:
     ("filters", "word"),
     [
         ({"nam": "x"}, "accepted are ancestor, exited, id, label, name, status"),
-        ({"status": "runing"}, "created, dead, exited, removing, running"),
+        ({"status": "runing"}, "created, dead, exited, paused, removing, restarting, running"),
         ({"status": ["running", "x"]}, "status=x"),
         ({"exited": "zero"}, "exit code"),
     ],

@@ -107,6 +107,8 @@ BAD = [
     ("bip", "172.30.0.0/16", "no host address"),
     ("bip", "172.30.0.1/31", "A.B.C.D/N"),
     ("bip", "fd00::1/64", "A.B.C.D/N"),
+    ("bip", "127.0.0.1/8", "is the loopback network"),
+    ("bip", "224.0.0.1/8", "is multicast"),
     ("bip", ["172.30.0.1/16"], '"172.30.0.1/16"'),
     ("mtu", 67, "from 68 to 65535"),
     ("mtu", 65536, "from 68 to 65535"),

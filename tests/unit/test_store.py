@@ -221,6 +221,13 @@ def test_events_are_bounded_and_ordered(store: Store) -> None:
     assert [event.id for event in store.events(since=last - 2)] == [last - 1, last]
 
 
+def test_events_of_one_object(store: Store) -> None:
+    for n, (actor, action) in enumerate([(ID, "die"), (OTHER, "die"), (ID, "start"), (ID, "die")]):
+        store.add_event("container", action, actor, {"n": str(n)})
+    assert [event.attributes["n"] for event in store.events_of(ID, "die")] == ["3", "0"]
+    assert store.events_of(ID, "destroy") == []
+
+
 # ---- damage ----
 
 

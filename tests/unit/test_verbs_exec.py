@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 
 import pytest
@@ -213,3 +214,12 @@ def test_whichever_call_fails_nothing_is_left(engine: FakeEngine) -> None:
         assert left(engine) == before and descriptors(engine) == open_before, name
         assert container.status == "running"
     assert tried >= 6
+
+
+def test_a_lost_bundle_is_made_again(engine: FakeEngine) -> None:
+    """A cleaner of temporary files took it."""
+    container = start(engine, network_mode="none")
+    shutil.rmtree(f"{engine.exec_root}/tasks/{container.id}")
+    assert container.exec_run(["echo", "x"]) == (0, b"x\n")
+    container.kill()
+    assert container.attrs["State"]["ExitCode"] == 137 and left(engine) == []

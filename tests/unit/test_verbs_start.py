@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pynetns import errors
+from pynetns import Container, errors
 from pynetns.testing import FakeEngine, fake_engine, not_found
 
 from .verbs import SLEEP, descriptors, events, failing, files, left, start
@@ -189,15 +189,27 @@ def test_a_running_one(engine: FakeEngine) -> None:
     assert events(engine) == ["create", "start"]
 
 
-@pytest.mark.parametrize("status", ["removing", "dead"])
-def test_one_that_is_being_removed(engine: FakeEngine, status: str) -> None:
+def test_one_whose_removal_died_half_way_is_gone(engine: FakeEngine) -> None:
+    container = mark(engine, "removing")
+    with pytest.raises(errors.NotFound, match="No such container"):
+        container.start()
+    assert left(engine) == [] and engine.store.containers() == []
+
+
+def test_one_that_could_not_be_removed(engine: FakeEngine) -> None:
+    container = mark(engine, "dead")
+    with pytest.raises(errors.Conflict, match="marked for removal"):
+        container.start()
+    assert left(engine) == []
+
+
+def mark(engine: FakeEngine, status: str) -> Container:
+    """A container that another process has left so."""
     container = engine.containers.create("host", SLEEP)
     row = engine.store.container(container.id)
     assert row is not None
     engine.store.set_state(container.id, replace(row.state, status=status))
-    with pytest.raises(errors.Conflict, match="marked for removal"):
-        container.start()
-    assert left(engine) == []
+    return container
 
 
 def test_one_that_is_gone(engine: FakeEngine) -> None:

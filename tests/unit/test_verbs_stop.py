@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from pynetns import errors
-from pynetns.engine.verbs.stop import container_wait
+from pynetns.engine.verbs.wait import container_wait
 from pynetns.kernel.process import ProcessIdentity
 from pynetns.testing import FakeEngine, fake_engine
 

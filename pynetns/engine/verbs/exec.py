@@ -23,7 +23,8 @@ from ...runtime.spec.user import User, get_user
 from ...runtime.task import Attach, read_exit, stdio_flags, task_directory
 from ...trace import step
 from ..adopt import ensure_spec
-from ..container_spec import environment_with, read_user_files
+from ..container_spec import environment_with
+from ..credentials import read_user_files
 from ..ending import is_ending, note
 from ..exec_record import ExecRecord, sweep_records
 from ..recover import current

@@ -63,6 +63,7 @@ _FIELDS = {
     "--cgroup-parent": "linux.cgroupsPath",
     "--ulimit": "process.rlimits",
     "--oom-score-adj": "process.oomScoreAdj",
+    "--workdir: working directory": "process.cwd:",
     "bind source": "mounts: source",
 }
 
