@@ -105,10 +105,10 @@ KILLED_AT = [
     "network.join",
     "claim_bundle",
     "join_containers",
-    "open_mounts",
+    "creation.open_mounts",
     "create_spec",
     "record_started",
-    "render_plan",
+    "creation.render_plan",
 ]
 
 
@@ -117,13 +117,13 @@ def test_start_killed_half_way_leaves_nothing(place, where):
     """SIGKILL in the middle of a start: the next engine gives back what was made."""
     body = f"""
     from pynetns.engine.verbs import start
+    from pynetns.runtime import creation
     c = engine.containers.create("host", {SLEEP!r}, name="victim", ports={{"80/tcp": None}})
     def die(*args, **kwargs):
         os.kill(os.getpid(), signal.SIGKILL)
-    if {where!r}.startswith("network."):
-        setattr(engine.network, {where!r}.removeprefix("network."), die)
-    else:
-        setattr(start, {where!r}, die)
+    homes = {{"network": engine.network, "creation": creation, "": start}}
+    home, _, name = {where!r}.rpartition(".")
+    setattr(homes[home], name, die)
     c.start()
     """
     in_another_process(place, body, kill=True)
@@ -269,7 +269,8 @@ def test_what_somebody_is_at_work_on_is_left_alone_until_he_is_gone(place):
         assert [row.container_id for row in engine.store.sandboxes()] == [starting]
         assert sorted(os.listdir(f"{engine.exec_root}/locks")) == sorted([starting, creating])
     gone = engine.gc()
-    assert gone == [f"directory {path}" for path in half[:2]]
+    left = f"container {creating[:12]}: what was left of it"
+    assert gone == [left, *(f"directory {path}" for path in half[:2])]
     assert [os.path.exists(path) for path in half] == [False] * 4
     assert engine.store.sandboxes() == []
     assert os.listdir(f"{engine.exec_root}/locks") == [starting]
@@ -292,7 +293,7 @@ def test_gc_of_an_engine_that_is_open_notices_what_ended_and_what_others_left_ha
     rows = {row.name: row for row in engine.store.containers()}
     assert before - set(rows) == {going.name}
     assert (rows[ended.name].state.status, rows[ended.name].state.exit_code) == ("exited", 4)
-    assert rows["victim"].state.docker_status() == "created"
+    assert rows["victim"].state.status == "created"
     assert engine.store.sandboxes() == [] and engine.store.endpoints() == []
     assert os.listdir(f"{engine.exec_root}/tasks") == []
     assert engine.gc() == []

@@ -157,7 +157,7 @@ def test_the_record_of_a_killed_exec_is_removed_by_the_next(place):
     def is_killed_before(engine):
         from pynetns.engine.verbs import exec
 
-        exec.execute = die
+        exec.enter = die
         engine.containers.get(container.id).exec_run(["true"])
 
     for look in (lambda: container.exec_run(["true"]), engine.gc):

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from ...errors import InvalidParameter, NotFound, clear_errors
 from ...forks import Descriptors
+from ...runtime.task import read_exit, task_directory
 from ...streams.inotify import CREATED, DELETED, DirectoryWatch
-from ..ending import await_end, recorded_exit_code
+from ..ending import LOST, await_end, recorded_exit_code
 from ..recover import read_row, settle_now
 
 if TYPE_CHECKING:
@@ -70,10 +71,12 @@ def _wait_for_run(engine: Services, row: ContainerRow, deadline: Deadline) -> in
     run = row.state.run
     while row.state.running and row.state.run == run:
         ended = await_end(engine, row, deadline.left())
+        left = ended or read_exit(task_directory(engine.exec_root, row.id))
         try:
             row = settle_now(engine, row.id)
         except NotFound:  # removed with its end, by us or whoever was faster
-            return ended.code if ended else recorded_exit_code(engine, row.id, run)
+            code = ended.code if ended else recorded_exit_code(engine, row.id, run)
+            return left.code if left and code == LOST else code  # unrecorded on a full disk
     if row.state.run == run:
         return row.state.exit_code
     return recorded_exit_code(engine, row.id, run)
