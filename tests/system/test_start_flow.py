@@ -145,7 +145,7 @@ STEPS = {
     "create_spec": start_module,
     "create_task": start_module,
     "record_started": start_module,
-    "prepare_bundle_dir": start_module,
+    "claim_bundle": start_module,
     "open_handles": creation_module,
     "open_namespaces": creation_module,
     "write_bundle": creation_module,
