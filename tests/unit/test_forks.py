@@ -10,14 +10,17 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from pynetns import forks, locks
+from pynetns.engine.exec_record import ExecRecord, sweep_records
 from pynetns.kernel import LinuxKernel
 from pynetns.network.ports import PortAllocator, PortRequest
+from pynetns.runtime.oci_state import StateDirectory
+from pynetns.runtime.task import told_socket
 from pynetns.store import Store
 from pynetns.trace import Metrics, Recorder, Span, add_spans
 from pynetns.undo import Undo
@@ -185,6 +188,33 @@ def test_a_reserved_port_is_free_though_a_child_lives(tmp_path: Path):
         with socket.socket() as other:
             other.bind(("127.0.0.1", taken.host_port))
     store.close()
+
+
+def test_a_record_that_only_a_child_has_is_nobodys(tmp_path: Path):
+    """Who waited for the exec has gone: the next one sweeps its record."""
+    exec_root = str(tmp_path)
+    os.makedirs(f"{exec_root}/tasks/c")
+    record = ExecRecord(exec_root, "c", "e")
+    with living_child():
+        assert sweep_records(exec_root, "c") == []
+        del record
+        assert sweep_records(exec_root, "c") == ["c/e"]
+
+
+def test_an_oci_containers_directory_is_free_though_a_child_lives(tmp_path: Path):
+    place = StateDirectory(str(tmp_path), "c")
+    with ExitStack() as life:
+        with place.locked():
+            life.enter_context(living_child())
+            assert place.is_locked()
+        assert not place.is_locked()
+
+
+def test_a_process_that_died_is_told_though_a_child_lives():
+    """The socket on which it would have said that it is prepared has ended."""
+    with forks.Descriptors() as theirs, told_socket(theirs) as ours, living_child():
+        theirs.close()
+        assert select.select([ours], [], [], 0)[0] and ours.recv(1) == b""
 
 
 def test_ports_can_be_reserved_in_a_child_of_the_middle(tmp_path: Path):
