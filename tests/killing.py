@@ -162,7 +162,7 @@ def assert_nothing_left(engine: pynetns.Engine, idle: set[str]) -> None:
     """Once every container is removed, all it ever had is; `idle` are the links of before."""
     from pynetns.engine.services import default_cgroup_parent
     from pynetns.kernel import LinuxKernel
-    from pynetns.network.mark import mark_of
+    from pynetns.network.mark import Mark
     from pynetns.network.rules import Rules
 
     store = engine.store
@@ -174,8 +174,7 @@ def assert_nothing_left(engine: pynetns.Engine, idle: set[str]) -> None:
         path = f"{engine.exec_root}/{name}"
         assert not os.path.exists(path) or os.listdir(path) == []
     assert engine.shim.tasks() == {}
-    mark = mark_of(store.engine_id, os.path.dirname(store.path))
-    assert Rules(LinuxKernel(), mark).published() == []
+    assert Rules(LinuxKernel(), Mark(store.engine_id, "")).published() == []
     parent = default_cgroup_parent(engine.root).strip("/")
     groups = [
         *Path("/sys/fs/cgroup").glob(f"{parent}/*"),
