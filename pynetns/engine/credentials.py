@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InvalidParameter, KernelError
+from ..forks import Descriptors
 from ..kernel import Kernel
 from ..runtime.security.capabilities import tweak_capabilities
 from ..runtime.security.seccomp import container_seccomp, load_filter, seccomp_json
@@ -56,16 +57,14 @@ def _read_below(kernel: Kernel, root: int, path: str) -> str:
 
     O_NONBLOCK: an image may hold a pipe of that name, on which opening would wait for ever.
     """
-    try:
-        fd = kernel.open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except KernelError as error:
-        if error.name in ("ENOENT", "ENOTDIR", "ELOOP"):
-            return ""
-        raise
-    try:
-        info = os.fstat(fd)
+    with Descriptors() as fds:
+        try:
+            fds.append(kernel.open_in_root(root, path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))
+        except KernelError as error:
+            if error.name in ("ENOENT", "ENOTDIR", "ELOOP"):
+                return ""
+            raise
+        info = os.fstat(fds[0])
         if not stat.S_ISREG(info.st_mode) or info.st_size > _MAX_USER_FILE:
             raise InvalidParameter(f"/{path} of the image: not a regular file below 1 MiB")
-        return os.fsdecode(os.read(fd, info.st_size))
-    finally:
-        os.close(fd)
+        return os.fsdecode(os.read(fds[0], info.st_size))

@@ -18,6 +18,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
+from ..forks import Descriptors
 from ..kernel import pidfd as pidfds
 from ..kernel.process import Recorded, recorded
 from ..model.state import State, rfc3339
@@ -137,14 +138,12 @@ def send_signal(engine: Services, row: ContainerRow, number: int) -> bool:
             return True
     except Unavailable as error:
         log.warning("container %s is signalled without its shim : %s", row.name, error)
-    try:
-        pidfd = engine.kernel.process_open(recorded(row.state))
-    except ProcessLookupError:
-        return False
-    try:
-        sent = engine.kernel.pidfd_send_signal(pidfd, number)
-    finally:
-        os.close(pidfd)
+    with Descriptors() as fds:
+        try:
+            fds.append(engine.kernel.process_open(recorded(row.state)))
+        except ProcessLookupError:
+            return False
+        sent = engine.kernel.pidfd_send_signal(fds[0], number)
     if number == signal.SIGKILL:
         engine.cgroups.kill_all(row.id)
     return sent
@@ -175,16 +174,14 @@ def await_orphan(
 ) -> Exit | None:
     """Wait for a process that has lost its shim, and write the record which that would have
     written, as far as the kernel tells how the process ended."""
-    try:
-        pidfd = engine.kernel.process_open(recorded(row.state))
-    except ProcessLookupError:
-        return None
-    try:
-        if not pidfds.ended(pidfd, timeout):
+    with Descriptors() as fds:
+        try:
+            fds.append(engine.kernel.process_open(recorded(row.state)))
+        except ProcessLookupError:
+            return None
+        if not pidfds.ended(fds[0], timeout):
             raise TimeoutError
-        code = engine.kernel.pidfd_exit_code(pidfd, row.state.pid, row.state.start_ticks)
-    finally:
-        os.close(pidfd)
+        code = engine.kernel.pidfd_exit_code(fds[0], row.state.pid, row.state.start_ticks)
     ended = Exit(LOST if code is None else code, time.time_ns())
     with nullcontext() if locked else container_lock(engine.exec_root, row.id):
         now = engine.store.container(row.id)

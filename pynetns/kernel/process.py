@@ -93,20 +93,15 @@ class ProcessIdentity:
         """A pidfd of it, the caller's. ProcessLookupError when it has ended."""
         if self.pid <= 0:
             raise self.gone()
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError as error:
-            raise self.gone() from error
-        same = False
-        try:
+        with Descriptors() as fds:
+            try:
+                fds.append(os.pidfd_open(self.pid))
+            except ProcessLookupError as error:
+                raise self.gone() from error
             # after opening: a number that is its now was its all the time
-            same = self._look()[1] != 0 and not ended(pidfd, 0)
-        finally:
-            if not same:
-                os.close(pidfd)
-        if not same:
-            raise self.gone()
-        return pidfd
+            if self._look()[1] == 0 or ended(fds[0], 0):
+                raise self.gone()
+            return fds.take(fds[0])
 
     def _look(self) -> tuple[bytes, int]:
         """State letter and start of the process with its number, (b"", 0) when that is another."""

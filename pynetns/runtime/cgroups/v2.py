@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable
 
 from ...errors import KernelError, System, Unavailable
+from ...forks import Descriptors
 from ...kernel import Kernel
 from . import device_bpf
 from .files import END_SECONDS, read_file, read_key, refused, remove_empty, write_file
@@ -144,23 +145,22 @@ def kill(directory: str) -> None:
 
 def wait_empty(directory: str) -> None:
     """Wait until no process is left in the cgroup and below. Raises System after 30 s."""
-    try:
-        fd = os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
     deadline = time.monotonic() + END_SECONDS
-    try:
-        poll = select.poll()
-        poll.register(fd, select.POLLPRI)
-        while b"populated 1" in os.pread(fd, 256, 0):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise System(f"cgroup {directory}: killed processes do not end")
-            poll.poll(left * 1000)
-    except OSError:  # ENODEV: somebody else has removed it
-        return
-    finally:
-        os.close(fd)
+    with Descriptors() as fds:
+        try:
+            fds.append(os.open(f"{directory}/cgroup.events", os.O_RDONLY | os.O_CLOEXEC))
+        except FileNotFoundError:
+            return
+        try:
+            poll = select.poll()
+            poll.register(fds[0], select.POLLPRI)
+            while b"populated 1" in os.pread(fds[0], 256, 0):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise System(f"cgroup {directory}: killed processes do not end")
+                poll.poll(left * 1000)
+        except OSError:  # ENODEV: somebody else has removed it
+            return
 
 
 def remove(directory: str) -> None:

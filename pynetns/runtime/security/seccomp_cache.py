@@ -16,6 +16,7 @@ import os
 import stat
 
 from ...files import make_directories
+from ...forks import Descriptors
 
 _DIGEST = hashlib.sha256().digest_size
 _INSTRUCTION = 8  # bytes of a struct sock_filter
@@ -28,22 +29,18 @@ def read_compiled(path: str) -> bytes:
     """The program, b"" where there is none or none to be believed: another owner than ours,
     writable by others, not a regular file, cut short, or not what its digest says."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+        with Descriptors() as fds:
+            fds.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+            info = os.fstat(fds[0])
+            if (
+                not stat.S_ISREG(info.st_mode)
+                or info.st_uid != os.geteuid()
+                or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+            ):
+                return b""
+            content = os.read(fds[0], _LARGEST + 1)
     except OSError:
         return b""
-    try:
-        info = os.fstat(fd)
-        if (
-            not stat.S_ISREG(info.st_mode)
-            or info.st_uid != os.geteuid()
-            or info.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-        ):
-            return b""
-        content = os.read(fd, _LARGEST + 1)
-    except OSError:
-        return b""
-    finally:
-        os.close(fd)
     digest, program = content[:_DIGEST], content[_DIGEST:]
     if not program or len(content) > _LARGEST or len(program) % _INSTRUCTION:
         return b""
