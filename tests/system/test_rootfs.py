@@ -14,6 +14,8 @@ import pytest
 
 from pynetns import errors
 
+from .. import leaks
+
 pytestmark = pytest.mark.root
 
 
