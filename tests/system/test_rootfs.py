@@ -14,6 +14,8 @@ import pytest
 
 from pynetns import errors
 
+from .. import leaks
+
 pytestmark = pytest.mark.root
 
 
@@ -112,6 +114,8 @@ def test_import(engine, tree, tmp_path, kind):
     container = engine.containers.create(image.id, ["/bin/hello"])
     with pytest.raises(errors.Conflict):
         engine.images.remove("small:v1")
+    # the kernel takes the link of the namespace that is gone away in the background
+    leaks.wait_for_links({"link lo", f"link {engine.network.bridge_name}"})
     assert engine.gc() == []
     container.start()
     assert container.wait() == {"StatusCode": 0}
