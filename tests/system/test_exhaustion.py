@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -164,25 +165,38 @@ def test_everything_but_starting_works_on_a_full_disk(small_disk):
     assert again.store.sandboxes() == []
 
 
-def test_a_container_that_fills_the_disk_can_be_removed(small_disk):
+def test_a_container_that_fills_the_disk_can_be_removed(small_disk, tmp_path):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    script = "read x </go; cat /dev/zero >/filler 2>/dev/null; echo full >/go; sleep 1000"
     engine = small_disk.engine()
-    script = "cat /dev/zero >/filler 2>/dev/null; echo full; sleep 1000"
-    with_output = engine.containers.run("host", ["sh", "-c", script], detach=True, name="hog")
+    engine.containers.run(
+        "host", ["sh", "-c", script], detach=True, name="hog", volumes=[f"{go}:/go"]
+    )
     engine.close()
-    while os.statvfs(engine.root).f_bavail:  # it writes as fast as it can; nothing tells when
-        os.sched_yield()
+    go.write_text("\n")
+    assert go.read_text() == "full\n"
     result = cli(small_disk, "rm", "-f", "hog")
     assert result.returncode == 0, result.stderr
     again = small_disk.engine()
-    assert again.containers.list(all=True) == [] and with_output.name == "hog"
+    assert again.containers.list(all=True) == []
     assert again.containers.run("host", ["echo", "room"], remove=True) == b"room\n"
 
 
 @pytest.mark.parametrize("options", [[], ["--rm"]])
-def test_exit_code_of_a_foreground_container_that_fills_the_disk(small_disk, options):
-    small_disk.engine().close()
-    script = "'cat /dev/zero >/filler 2>/dev/null; exit 9'"
-    assert cli(small_disk, "run", *options, "host", "sh", "-c", script).returncode == 9
+def test_exit_code_of_a_foreground_container_that_fills_the_disk(small_disk, tmp_path, options):
+    go = tmp_path / "go"
+    os.mkfifo(go)
+    engine = small_disk.engine()
+    script = "'read x </go; cat /dev/zero >/filler 2>/dev/null; exit 9'"
+    arguments = [*options, "-v", f"{go}:/go", "host", "sh", "-c", script]
+    with ThreadPoolExecutor() as pool:
+        run = pool.submit(cli, small_disk, "run", *arguments)
+        while not (engine.store.running() or run.done()):  # nothing tells that it is on record
+            os.sched_yield()
+        if not run.done():
+            go.write_text("\n")
+        assert run.result().returncode == 9
 
 
 def test_read_only_root_can_be_read(small_disk):
