@@ -301,10 +301,12 @@ class ContainerCollection:
     ) -> bytes | Container:
         """Create and start. With `detach` the Container; else its output once it has ended.
 
-        ContainerError when it ends with another exit code than 0. `remove`: remove it at its end.
+        ContainerError when it ends with another exit code than 0. `remove`: remove it at its end,
+        which with `detach` is what `auto_remove` says as well.
         """
         if detach:
-            container = self.create(image, command, detach=True, auto_remove=remove, **options)
+            options["auto_remove"] = remove or options.get("auto_remove", False)
+            container = self.create(image, command, detach=True, **options)
             container.start()
             return container
         container = self.create(image, command, **options)

@@ -72,6 +72,14 @@ def test_auto_remove(engine: FakeEngine) -> None:
     assert files(engine) == [] and left(engine) == []
 
 
+@pytest.mark.parametrize("said", [{"remove": True}, {"auto_remove": True}])
+def test_run_detached_says_it_by_either_name(engine: FakeEngine, said: dict[str, bool]) -> None:
+    container = engine.containers.run("host", SLEEP, detach=True, **said)
+    assert container.attrs["HostConfig"]["AutoRemove"] is True
+    container.kill()
+    assert engine.containers.list(all=True) == []
+
+
 # ---- prune ----
 
 
