@@ -20,7 +20,10 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Container, Iterable
-from typing import Any, ClassVar, NamedTuple, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from typing import Self  # of Python 3.11
 
 _T = TypeVar("_T")
 
