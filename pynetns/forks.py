@@ -76,9 +76,14 @@ def alone(work: Callable[[], _T]) -> _T:
 
 
 def _leave() -> None:
+    release(_Process.lock)
+
+
+def release(lock: threading.RLock) -> None:
+    """Release a lock as often as this thread holds it, be it never."""
     try:
         while True:
-            _Process.lock.release()
+            lock.release()
     except RuntimeError:
         pass  # not ours (any more)
 

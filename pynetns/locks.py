@@ -43,17 +43,9 @@ class ThreadLock:
                 lock.acquire()
                 return work()
             finally:
-                _leave(lock)
+                forks.release(lock)
         finally:
-            _leave(lock)
-
-
-def _leave(lock: threading.RLock) -> None:
-    try:
-        while True:
-            lock.release()
-    except RuntimeError:
-        pass  # not ours (any more)
+            forks.release(lock)
 
 
 class FileLock(FileIO):

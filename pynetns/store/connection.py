@@ -12,7 +12,9 @@ import threading
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import TypeVar
+
+from ..forks import release
 
 _T = TypeVar("_T")
 
@@ -83,15 +85,6 @@ def end_transaction(link: Link) -> None:
             link.slow = False
     except sqlite3.Error:
         pass  # closed, or so broken that it holds nothing any more
-
-
-def release(lock: Any) -> None:
-    """Release a lock as often as this thread holds it, be it never."""
-    try:
-        while True:
-            lock.release()
-    except RuntimeError:
-        pass  # not ours (any more)
 
 
 def start_anew() -> None:

@@ -25,7 +25,8 @@ from functools import partial
 from typing import Any, TypeVar
 
 from ..errors import StateDamaged, System, Unavailable, remedy_of
-from .connection import Link, alone, end_transaction, release
+from ..forks import release
+from .connection import Link, alone, end_transaction
 from .copy import cannot_write, read_copy
 from .creation import bring_up_to_date, connect, create, is_old
 from .forks import watched

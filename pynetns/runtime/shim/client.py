@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 from ...errors import KernelError
 from ...forks import Descriptors
@@ -113,14 +115,21 @@ class ShimClient(ShimConnections):
         """Send a SPAWN; the connection on which its answer comes. One found dead is replaced: then
         nothing of the request arrived."""
         run = 1 + int.from_bytes(os.urandom(7), "little")
+        return self._asked(
+            partial(self.take, start=True), frame.SPAWN, run=run,
+            key=key, flags=flags, hold=hold, value=run, payload=payload, fds=fds,
+        )  # fmt: skip
+
+    def _asked(
+        self, connect: Callable[[], Connection], kind: int, *, run: int = 0, **request: Any
+    ) -> Connection:
+        """The connection on which a request has been sent and its answer will come: one of a successor
+        where the shim is replaced meanwhile. `run`: the one it is about. NoShim, Unavailable."""
         while True:
-            fd = self.take(start=True)
+            fd = connect()
             fd.run = run
             try:
-                self.ask(
-                    fd, frame.SPAWN, key=key, flags=flags, hold=hold, value=run, payload=payload,
-                    fds=fds,
-                )  # fmt: skip
+                self.ask(fd, kind, **request)
             except KernelError as error:
                 fd.close()
                 if error.errno in GONE:
@@ -165,20 +174,8 @@ class ShimClient(ShimConnections):
     def resume_spawn(self, key: str, run: int) -> Connection:
         """Wait again for a begun spawn, perhaps another process's; what `finish_spawn` takes. That
         raises KernelError ESRCH where the task has ended without having been started. NoShim."""
-        while True:
-            fd = self.take(start=False)
-            fd.run = run
-            try:
-                self.ask(fd, frame.STARTED, key=key, value=run)
-            except KernelError as error:
-                fd.close()
-                if error.errno in GONE:
-                    continue
-                raise self._timed_out(error) from error
-            except BaseException:
-                fd.close()
-                raise
-            return fd
+        connect = partial(self.take, start=False)
+        return self._asked(connect, frame.STARTED, run=run, key=key, value=run)
 
     def _successor(self, error: KernelError) -> Connection:
         try:
@@ -229,22 +226,11 @@ class ShimClient(ShimConnections):
         """A connection that becomes readable when task `key` (`pid` as in `wait`) has ended, is not
         known, or the shim has been replaced (then ask again); the caller's. None when there is no
         shim."""
-        while True:
-            try:
-                fd = self.connect(start=False)
-            except NoShim:
-                return None
-            try:
-                self.ask(fd, frame.WAIT, key=key, value=pid)
-            except KernelError as error:
-                fd.close()
-                if error.errno in GONE:
-                    continue
-                raise self._timed_out(error) from error
-            except BaseException:
-                fd.close()
-                raise
-            return fd
+        try:
+            connect = partial(self.connect, start=False)
+            return self._asked(connect, frame.WAIT, key=key, value=pid)
+        except NoShim:
+            return None
 
     def tasks(self, patience: float | None = None) -> dict[str, int]:
         """Every living task's pid by key; empty when no shim runs.
